@@ -1,0 +1,74 @@
+package fault
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+)
+
+// Code is a stable word for one kind of fault. Codes are an interface: they may be added, never renamed.
+type Code string
+
+// The codes. Each has a heading in doc/errors.md.
+const (
+	AgentUnreachable    Code = "agent-unreachable"     // nobody answers at the control socket
+	BundleInvalid       Code = "bundle-invalid"        // config.json of an OCI bundle cannot be read or edited
+	ConfigInvalid       Code = "config-invalid"        // the configuration file has problems
+	ContainerGone       Code = "container-gone"        // its first process ended before we could attach
+	CredentialsExpired  Code = "credentials-expired"   // nothing valid is left, and STS gives nothing new
+	CredentialsNotReady Code = "credentials-not-ready" // the first ones are not there yet
+	EgressDenied        Code = "egress-denied"         // the proxy does not lead there
+	EgressUnreachable   Code = "egress-unreachable"    // it may lead there, but nobody answers
+	EmptyURI            Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
+	EngineUnreachable   Code = "engine-unreachable"    // a rule needs the engine's word, and it does not answer
+	HostNetwork         Code = "host-network"          // the container has no network namespace of its own
+	Internal            Code = "internal"              // a bug, or a host in a state we did not foresee
+	KernelUnsupported   Code = "kernel-unsupported"    // the kernel lacks something we cannot do without
+	MethodNotAllowed    Code = "method-not-allowed"    // HTTP
+	NamespaceShared     Code = "namespace-shared"      // another container's role lives in this network namespace
+	NotFound            Code = "not-found"             // HTTP: nothing is served at this path
+	NotThisContainer    Code = "not-this-container"    // the connection comes from a process outside the container
+	PermissionDenied    Code = "permission-denied"     // the caller of the control socket, or of a command, is not root
+	RequestInvalid      Code = "request-invalid"       // a control request or OCI state that cannot be understood
+	RoleNotAllowed      Code = "role-not-allowed"      // policy says no
+	RoleUnknown         Code = "role-unknown"          // no such role in the configuration
+	RuntimeUnavailable  Code = "runtime-unavailable"   // the real OCI runtime cannot be started
+	STSDenied           Code = "sts-denied"            // AWS refuses AssumeRole
+	STSUnreachable      Code = "sts-unreachable"       // STS does not answer, or is throttling
+	SourceUnavailable   Code = "host-identity-missing" // the agent itself has no AWS credentials
+	Usage               Code = "usage"                 // wrong words on the command line
+)
+
+type traits struct{ status, exit int }
+
+var codes = map[Code]traits{
+	AgentUnreachable:    {http.StatusServiceUnavailable, ExitFault},
+	BundleInvalid:       {http.StatusBadRequest, ExitFault},
+	ConfigInvalid:       {http.StatusInternalServerError, ExitUsage},
+	ContainerGone:       {http.StatusNotFound, ExitFault},
+	CredentialsExpired:  {http.StatusServiceUnavailable, ExitFault},
+	CredentialsNotReady: {http.StatusServiceUnavailable, ExitFault},
+	EgressDenied:        {http.StatusForbidden, ExitFault},
+	EgressUnreachable:   {http.StatusBadGateway, ExitFault},
+	EmptyURI:            {http.StatusBadRequest, ExitFault},
+	EngineUnreachable:   {http.StatusServiceUnavailable, ExitFault},
+	HostNetwork:         {http.StatusForbidden, ExitFault},
+	Internal:            {http.StatusInternalServerError, ExitFault},
+	KernelUnsupported:   {http.StatusInternalServerError, ExitFault},
+	MethodNotAllowed:    {http.StatusMethodNotAllowed, ExitFault},
+	NamespaceShared:     {http.StatusForbidden, ExitFault},
+	NotFound:            {http.StatusNotFound, ExitFault},
+	NotThisContainer:    {http.StatusNotFound, ExitFault},
+	PermissionDenied:    {http.StatusForbidden, ExitFault},
+	RequestInvalid:      {http.StatusBadRequest, ExitFault},
+	RoleNotAllowed:      {http.StatusForbidden, ExitFault},
+	RoleUnknown:         {http.StatusForbidden, ExitFault},
+	RuntimeUnavailable:  {http.StatusInternalServerError, ExitFault},
+	STSDenied:           {http.StatusForbidden, ExitFault},
+	STSUnreachable:      {http.StatusServiceUnavailable, ExitFault},
+	SourceUnavailable:   {http.StatusServiceUnavailable, ExitFault},
+	Usage:               {http.StatusBadRequest, ExitUsage},
+}
+
+// Codes returns every code, sorted.
+func Codes() []Code { return slices.Sorted(maps.Keys(codes)) }
