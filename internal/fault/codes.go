@@ -11,6 +11,7 @@ type Code string
 
 // The codes. Each has a heading in doc/errors.md.
 const (
+	AgentRunning        Code = "agent-running"         // another agent already listens on the control socket
 	AgentUnreachable    Code = "agent-unreachable"     // nobody answers at the control socket
 	BundleInvalid       Code = "bundle-invalid"        // config.json of an OCI bundle cannot be read or edited
 	ConfigInvalid       Code = "config-invalid"        // the configuration file has problems
@@ -42,6 +43,7 @@ const (
 type traits struct{ status, exit int }
 
 var codes = map[Code]traits{
+	AgentRunning:        {http.StatusConflict, ExitFault},
 	AgentUnreachable:    {http.StatusServiceUnavailable, ExitFault},
 	BundleInvalid:       {http.StatusBadRequest, ExitFault},
 	ConfigInvalid:       {http.StatusInternalServerError, ExitUsage},
