@@ -1,0 +1,173 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// loopback is the interface index of lo. The kernel gives every namespace's lo this number (LOOPBACK_IFINDEX), and
+// unlike the name a container cannot give it to another device.
+const loopback = 1
+
+// AddAddresses puts addrs on the namespace's lo, as /32 and /128, and returns those that were not there before. It
+// brings lo up. An address that lo already has is left alone, and so is every loopback address. IPv6 addresses are
+// left out where the namespace has no IPv6 or has disabled it. An address that another device holds is an error: the
+// kernel would take packets for it as that device's, and package skl would refuse them. After an error none of them
+// has been added.
+//
+// They must be on lo itself and not on a dummy device: for a packet that never leaves the namespace the kernel
+// reports the device that holds the destination, which is how a neighbour's packets are told apart.
+func (n *NS) AddAddresses(addrs []netip.Addr) ([]netip.Addr, error) {
+	return Do(n, func() ([]netip.Addr, error) {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("open route netlink: %w", err)
+		}
+		defer h.Close()
+		if err := raiseLoopback(); err != nil {
+			return nil, err
+		}
+		present, err := devicesByAddress(h)
+		if err != nil {
+			return nil, err
+		}
+		var added []netip.Addr
+		for _, a := range addrs {
+			ok, err := addAddress(h, a, present)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("add %s to lo: %w", a, err), removeAddresses(h, added))
+			}
+			if ok {
+				added = append(added, a)
+			}
+		}
+		return added, nil
+	})
+}
+
+// RemoveAddresses takes addrs off lo. One that is not there is not an error.
+func (n *NS) RemoveAddresses(addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	return n.do(func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open route netlink: %w", err)
+		}
+		defer h.Close()
+		return removeAddresses(h, addrs)
+	})
+}
+
+func addAddress(h *netlink.Handle, a netip.Addr, present map[netip.Addr]int) (added bool, err error) {
+	if a.IsLoopback() {
+		return false, nil
+	}
+	if device, ok := present[a]; ok {
+		if device != loopback {
+			return false, fmt.Errorf("device %d of the namespace has the address", device)
+		}
+		return false, nil
+	}
+	err = h.AddrAdd(nil, onLoopback(a))
+	switch {
+	case err == nil:
+		present[a] = loopback
+		return true, nil
+	case errors.Is(err, unix.EEXIST): // somebody else was faster
+		return false, nil
+	case a.Is6() && isNoIPv6(err):
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+func removeAddresses(h *netlink.Handle, addrs []netip.Addr) error {
+	var errs []error
+	for _, a := range addrs {
+		err := h.AddrDel(nil, onLoopback(a))
+		if errors.Is(err, unix.EADDRNOTAVAIL) || a.Is6() && isNoIPv6(err) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("remove %s from lo: %w", a, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// onLoopback is a as an address of lo. Duplicate address detection would leave an IPv6 address unusable for a second,
+// and on lo there is nobody to ask.
+func onLoopback(a netip.Addr) *netlink.Addr {
+	addr := &netlink.Addr{
+		IPNet:     &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+		Scope:     unix.RT_SCOPE_HOST,
+		LinkIndex: loopback,
+	}
+	if a.Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	return addr
+}
+
+// isNoIPv6 recognises the kernel's answers about IPv6 addresses where there is no IPv6: EACCES with disable_ipv6=1 on
+// the device, the others without the module.
+func isNoIPv6(err error) bool {
+	for _, errno := range []error{unix.EACCES, unix.EAFNOSUPPORT, unix.EOPNOTSUPP} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+func devicesByAddress(h *netlink.Handle) (map[netip.Addr]int, error) {
+	list, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	devices := make(map[netip.Addr]int, len(list))
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok {
+			continue
+		}
+		if ip = ip.Unmap(); devices[ip] != loopback { // an address may be on several devices; lo counts
+			devices[ip] = a.LinkIndex
+		}
+	}
+	return devices, nil
+}
+
+// raiseLoopback brings lo of the thread's namespace up. It is up already in what engines make; netlink would cost a
+// socket and three messages more.
+func raiseLoopback() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	defer func() { _ = unix.Close(s) }()
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, request); err != nil {
+		return fmt.Errorf("look at lo: %w", err)
+	}
+	flags := request.Uint16()
+	if flags&unix.IFF_UP != 0 {
+		return nil
+	}
+	request.SetUint16(flags | unix.IFF_UP)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}
