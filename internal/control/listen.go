@@ -34,7 +34,7 @@ func Listen(path string) (*net.UnixListener, error) {
 			fmt.Sprintf("name an absolute path of at most %d bytes", maxPath))
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, dirMode); err != nil { //nolint:gosec // people may see that there is an agent; the socket itself is 0600
+	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("make directory of control socket: %w", err)
 	}
 	unlock, err := lock(dir)

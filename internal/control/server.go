@@ -101,8 +101,9 @@ func pause(ctx context.Context, d time.Duration) {
 
 // serve is one connection.
 func (s *server) serve(ctx context.Context, c *net.UnixConn) {
-	defer c.Close() //nolint:errcheck // the peer has its answer, or has gone
-	// When the agent stops, a peer that sends nothing must not hold it up.
+	defer c.Close()                                    //nolint:errcheck // the peer has its answer, or has gone
+	_ = c.SetReadDeadline(time.Now().Add(s.ioTimeout)) // fails only on a closed connection, as the read then does
+	// When the agent stops, a peer that sends nothing must not hold it up. Set after the deadline, so it stands.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	started := time.Now()
@@ -124,21 +125,20 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn) {
 
 // converse reads the request and has it handled.
 func (s *server) converse(ctx context.Context, c *net.UnixConn) (reply, error) {
-	cred, err := peer(c)
-	if err != nil {
-		return reply{}, err
-	}
-	if err := s.peers(cred.Uid); err != nil {
-		return reply{}, err
-	}
-	if ctx.Err() == nil { // else the deadline that the stop has set must stand
-		_ = c.SetReadDeadline(time.Now().Add(s.ioTimeout))
-	}
+	// The packet is taken before we look who sent it: if we closed with it in our queue, the kernel would tell the
+	// peer ECONNRESET instead of our answer.
 	packet, files, err := read(c)
 	if err != nil {
 		return reply{}, err
 	}
-	r, err := decodeRequest(packet)
+	cred, err := peer(c)
+	if err == nil {
+		err = s.peers(cred.Uid)
+	}
+	var r request
+	if err == nil {
+		r, err = decodeRequest(packet)
+	}
 	if err == nil && len(files) != r.fds() {
 		err = invalid(nil, fmt.Sprintf("a control request with %d descriptors instead of %d", len(files), r.fds()))
 	}
@@ -208,9 +208,12 @@ func page(all []Attached, after container.ID) *listPage {
 		if err != nil {
 			continue // its time is out of RFC 3339's range: there is no such container
 		}
+		if len(b) > pageBytes {
+			continue // nothing the agent holds is that long; one such entry must not hide the others
+		}
 		size += len(b) + 1
 		if size > pageBytes {
-			p.More = len(p.Containers) > 0
+			p.More = true
 			return p
 		}
 		p.Containers = append(p.Containers, a)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,9 @@ func write(c *net.UnixConn, b []byte, files ...*os.File) error {
 		}
 		oob = unix.UnixRights(fds...)
 	}
-	if _, _, err := c.WriteMsgUnix(b, oob, nil); err != nil {
+	_, _, err := c.WriteMsgUnix(b, oob, nil)
+	runtime.KeepAlive(files) // their numbers are in oob until now
+	if err != nil {
 		return fmt.Errorf("send control packet: %w", err)
 	}
 	return nil
