@@ -2,7 +2,6 @@ package fault
 
 import (
 	"maps"
-	"net/http"
 	"slices"
 )
 
@@ -40,36 +39,49 @@ const (
 	Usage               Code = "usage"                 // wrong words on the command line
 )
 
+// HTTP statuses (RFC 9110, section 15). They are written out because net/http would double the size of
+// taskrole-runtime, which every container start runs.
+const (
+	badRequest    = 400
+	forbidden     = 403
+	notFound      = 404
+	notAllowed    = 405
+	conflict      = 409
+	internalError = 500
+	badGateway    = 502
+	unavailable   = 503
+)
+
 type traits struct{ status, exit int }
 
 var codes = map[Code]traits{
-	AgentRunning:        {http.StatusConflict, ExitFault},
-	AgentUnreachable:    {http.StatusServiceUnavailable, ExitFault},
-	BundleInvalid:       {http.StatusBadRequest, ExitFault},
-	ConfigInvalid:       {http.StatusInternalServerError, ExitUsage},
-	ContainerGone:       {http.StatusNotFound, ExitFault},
-	CredentialsExpired:  {http.StatusServiceUnavailable, ExitFault},
-	CredentialsNotReady: {http.StatusServiceUnavailable, ExitFault},
-	EgressDenied:        {http.StatusForbidden, ExitFault},
-	EgressUnreachable:   {http.StatusBadGateway, ExitFault},
-	EmptyURI:            {http.StatusBadRequest, ExitFault},
-	EngineUnreachable:   {http.StatusServiceUnavailable, ExitFault},
-	HostNetwork:         {http.StatusForbidden, ExitFault},
-	Internal:            {http.StatusInternalServerError, ExitFault},
-	KernelUnsupported:   {http.StatusInternalServerError, ExitFault},
-	MethodNotAllowed:    {http.StatusMethodNotAllowed, ExitFault},
-	NamespaceShared:     {http.StatusForbidden, ExitFault},
-	NotFound:            {http.StatusNotFound, ExitFault},
-	NotThisContainer:    {http.StatusNotFound, ExitFault},
-	PermissionDenied:    {http.StatusForbidden, ExitFault},
-	RequestInvalid:      {http.StatusBadRequest, ExitFault},
-	RoleNotAllowed:      {http.StatusForbidden, ExitFault},
-	RoleUnknown:         {http.StatusForbidden, ExitFault},
-	RuntimeUnavailable:  {http.StatusInternalServerError, ExitFault},
-	STSDenied:           {http.StatusForbidden, ExitFault},
-	STSUnreachable:      {http.StatusServiceUnavailable, ExitFault},
-	SourceUnavailable:   {http.StatusServiceUnavailable, ExitFault},
-	Usage:               {http.StatusBadRequest, ExitUsage},
+	AgentRunning:        {conflict, ExitFault},
+	AgentUnreachable:    {unavailable, ExitFault},
+	BundleInvalid:       {badRequest, ExitFault},
+	ConfigInvalid:       {internalError, ExitUsage},
+	ContainerGone:       {notFound, ExitFault},
+	CredentialsExpired:  {unavailable, ExitFault},
+	CredentialsNotReady: {unavailable, ExitFault},
+	EgressDenied:        {forbidden, ExitFault},
+	EgressUnreachable:   {badGateway, ExitFault},
+	EmptyURI:            {badRequest, ExitFault},
+	EngineUnreachable:   {unavailable, ExitFault},
+	HostNetwork:         {forbidden, ExitFault},
+	Internal:            {internalError, ExitFault},
+	KernelUnsupported:   {internalError, ExitFault},
+	MethodNotAllowed:    {notAllowed, ExitFault},
+	NamespaceShared:     {forbidden, ExitFault},
+	NotFound:            {notFound, ExitFault},
+	NotThisContainer:    {notFound, ExitFault},
+	PermissionDenied:    {forbidden, ExitFault},
+	RequestInvalid:      {badRequest, ExitFault},
+	RoleNotAllowed:      {forbidden, ExitFault},
+	RoleUnknown:         {forbidden, ExitFault},
+	RuntimeUnavailable:  {internalError, ExitFault},
+	STSDenied:           {forbidden, ExitFault},
+	STSUnreachable:      {unavailable, ExitFault},
+	SourceUnavailable:   {unavailable, ExitFault},
+	Usage:               {badRequest, ExitUsage},
 }
 
 // Codes returns every code, sorted.

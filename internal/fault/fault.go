@@ -7,10 +7,7 @@
 // our interface nor reach a container by accident.
 package fault
 
-import (
-	"errors"
-	"net/http"
-)
+import "errors"
 
 // Error is a fault. Code and What are never empty.
 type Error struct {
@@ -65,7 +62,7 @@ func (e *Error) Status() int {
 	if s, ok := codes[e.Code]; ok {
 		return s.status
 	}
-	return http.StatusInternalServerError
+	return internalError
 }
 
 // Exit codes of every program of taskrole.
