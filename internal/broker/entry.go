@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"taskrole/internal/fault"
+	"taskrole/internal/grant"
+	"taskrole/internal/secret"
+)
+
+const (
+	// Renewal is spread over this part of the life, not done at exactly half of it: containers that started together
+	// would ask together for ever. At most half, so that 30 minutes are left of an hour (rule R8).
+	renewFrom, renewTo = 0.30, 0.50
+	// After a failed renewal: 2 s, 4 s, … up to 30 s, each cut by up to a half.
+	backoffFirst, backoffMost = 2 * time.Second, 30 * time.Second
+	// soonest keeps a source with absurdly short lives from being called in a loop.
+	soonest = time.Second
+	// tick is how late a jump of the wall clock is noticed at worst: timers run on the monotonic clock, and that one
+	// stands still while the host is suspended.
+	tick = 30 * time.Second
+)
+
+// entry is one grant: what is held for it, and the goroutine that renews it.
+type entry struct {
+	b     *Broker
+	grant grant.Grant
+	key   string
+
+	holders   int       // leases and waiting callers; guarded by b.mu
+	idleSince time.Time // when holders became 0; guarded by b.mu
+
+	changed chan struct{} // holders became 0, or more than 0
+	ready   chan struct{} // closed after the first call
+	held    atomic.Pointer[secret.Credentials]
+	trouble atomic.Pointer[fault.Error] // of the last call, nil if it went well
+}
+
+// wake tells run that holders has changed.
+func (e *entry) wake() {
+	select {
+	case e.changed <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+}
+
+// moment is a point in time on both clocks. It has come as soon as it has on either: the wall clock may have been put
+// back, the monotonic one may have slept with the host.
+type moment struct{ mono, wall time.Time }
+
+func (e *entry) in(d time.Duration) moment {
+	return moment{mono: time.Now().Add(d), wall: e.b.now().Round(0).Add(d)}
+}
+
+func (e *entry) left(m moment) time.Duration {
+	return min(time.Until(m.mono), m.wall.Sub(e.b.now().Round(0)))
+}
+
+// run fetches the first credentials and then keeps them fresh until nobody holds them or the broker closes.
+func (e *entry) run(ctx context.Context) {
+	c, err := e.b.call(ctx, e.grant, false)
+	if err != nil {
+		e.trouble.Store(err)
+		e.b.refuse(e, err)
+		close(e.ready)
+		return
+	}
+	e.held.Store(&c)
+	close(e.ready)
+	next, failures := e.in(e.spread(c)), 0
+	for e.pause(ctx, next) {
+		c, err := e.b.call(ctx, e.grant, true)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			failures++
+			e.trouble.Store(err)
+			next = e.in(backoff(failures))
+			e.b.log.WarnContext(ctx, "credentials not renewed", slog.String("role_arn", e.grant.Role.String()),
+				slog.String("code", string(err.Code)), slog.String("error", err.What))
+		default:
+			failures = 0
+			e.held.Store(&c) // before the trouble goes: a reader must not see neither
+			e.trouble.Store(nil)
+			next = e.in(e.spread(c))
+			e.b.log.DebugContext(ctx, "credentials renewed", slog.String("role_arn", e.grant.Role.String()))
+		}
+	}
+}
+
+// pause waits for the moment to renew. It returns false if there is nothing to renew any more.
+func (e *entry) pause(ctx context.Context, next moment) bool {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		left := e.left(next)
+		idleLeft, idle := e.b.idle(e)
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case idle && (left <= 0 || idleLeft <= 0):
+			// What is due is not kept for a later lease, so that a lease always begins with fresh credentials.
+			if e.b.drop(e) {
+				return false
+			}
+			continue
+		case left <= 0:
+			return true
+		case idle:
+			left = min(left, idleLeft)
+		}
+		timer.Reset(min(left, tick))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-e.changed:
+		}
+	}
+}
+
+// spread is how long to keep c before renewing it.
+func (e *entry) spread(c secret.Credentials) time.Duration {
+	life := float64(c.Expires.Sub(e.b.now().Round(0)))
+	part := renewFrom + (renewTo-renewFrom)*rand.Float64() //nolint:gosec // spreads load, hides nothing
+	return max(soonest, time.Duration(life*part))
+}
+
+// backoff is the pause after so many failures in a row.
+func backoff(failures int) time.Duration {
+	const doublings = 5 // more would pass backoffMost anyway, and overflow at last
+	d := min(backoffMost, backoffFirst<<min(failures-1, doublings))
+	return d - rand.N(d/2) //nolint:gosec // spreads load, hides nothing
+}
+
+// Lease is one container's hold on credentials. It is safe for concurrent use.
+type Lease struct {
+	entry    *entry
+	released atomic.Bool
+}
+
+// Credentials returns the current ones, from memory and at once. They have not expired by the wall clock of this host,
+// which is what AWS will compare with. The fault is credentials-expired if nothing valid is left, with what STS said
+// last, and credentials-not-ready if there never was anything or the lease has been released.
+func (l *Lease) Credentials() (secret.Credentials, error) {
+	if l.released.Load() {
+		return secret.Credentials{}, fault.New(fault.CredentialsNotReady, "the container gave its credentials back", "")
+	}
+	e := l.entry
+	c, trouble := e.held.Load(), e.trouble.Load()
+	switch {
+	case c == nil && trouble != nil:
+		return secret.Credentials{}, trouble
+	case c == nil:
+		return secret.Credentials{}, fault.New(fault.CredentialsNotReady,
+			fmt.Sprintf("the first credentials of the role %s are not there yet", e.grant.Role), "try again in a moment")
+	case e.b.now().Before(c.Expires):
+		return *c, nil
+	}
+	what := fmt.Sprintf("the credentials of the role %s expired at %s", e.grant.Role, c.Expires.UTC().Format(time.RFC3339))
+	if trouble == nil {
+		return secret.Credentials{}, fault.New(fault.CredentialsExpired, what+" and are being renewed", "try again in a moment")
+	}
+	return secret.Credentials{}, fault.Wrap(trouble, fault.CredentialsExpired, what+"; "+trouble.What, trouble.Hint)
+}
+
+// Release gives the lease back. The last one stops the renewal. It may be called more than once.
+func (l *Lease) Release() {
+	if l.released.CompareAndSwap(false, true) {
+		l.entry.b.leave(l.entry)
+	}
+}
