@@ -1,0 +1,333 @@
+package ec2
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"taskrole/internal/container"
+)
+
+// DockerOptions describe a private Docker.
+type DockerOptions struct {
+	// Dir is where the daemon's own directory is made; the instance's directory when empty. It must be short.
+	Dir string
+	// Root is a root file system with Docker in it, which the daemon then runs in; empty is the machine's Docker.
+	// The tree is only read.
+	Root string
+	// Runtime is the path of taskrole-runtime, which becomes the daemon's runtime "taskrole"; empty is none.
+	Runtime string
+	// OCIRuntime is the runtime that taskrole-runtime hands over to; empty lets it choose.
+	OCIRuntime string
+	// CDIDir is where the agent writes CDI documents, on this machine. Docker before 25 ignores it.
+	CDIDir string
+	// Spec is the path of the agent's CDI document, which the runtime shim reads; empty is its default.
+	Spec string
+	// SocketDir is the directory of the agent's control socket.
+	SocketDir string
+	// Share are more directories of this machine that a daemon with a Root must see, at the same paths: above all
+	// those of Container.Files.
+	Share []string
+	// CgroupV2 gives the daemon a v2 hierarchy, also where the machine boots with v1. A Root always gets that.
+	CgroupV2 bool
+}
+
+// Docker is a private daemon inside an instance. It is never the daemon of the machine's user: it has its own
+// directories, sockets, mounts, cgroups and network.
+type Docker struct {
+	inst     *Instance
+	plan     plan
+	version  string
+	cli      string
+	thread   *thread // inside the instance's network and the engine's mounts
+	stdin    io.Closer
+	reports  <-chan report
+	exited   <-chan error
+	close    func() error
+	waysIn   []container.Way
+	pid      int
+	networks sync.Mutex // guards the making of custom
+	custom   bool
+}
+
+// FindDocker returns the path of dockerd in a root file system, "" meaning this machine. The error wraps
+// exec.ErrNotFound when there is none.
+func FindDocker(root string) (string, error) {
+	return findIn("/"+strings.TrimPrefix(root, "/"), "dockerd")
+}
+
+// NewDocker starts a daemon in the instance and returns once it answers. When ctx ends before that, or anything
+// fails, nothing is left behind. Instance.Close closes it too. The calling program must know EngineVerb.
+func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, err error) {
+	if _, err := FindDocker(o.Root); err != nil {
+		return nil, err
+	}
+	d := &Docker{inst: i}
+	if d.plan, err = newPlan(i, o); err != nil {
+		return nil, err
+	}
+	if err := d.supervise(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(d.plan.Dir))
+	}
+	d.close = sync.OnceValue(d.shutDown)
+	if err := d.await(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("start docker: %w", err), d.close())
+	}
+	if o.Runtime != "" {
+		d.waysIn = append(d.waysIn, container.WayShim)
+	}
+	major, err := parseMajor(d.version)
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	if o.CDIDir != "" && major >= cdiMajor {
+		d.waysIn = append(d.waysIn, container.WayCDI)
+	}
+	i.own(d)
+	return d, nil
+}
+
+func newPlan(i *Instance, o DockerOptions) (plan, error) {
+	p := plan{Root: o.Root, Runtime: o.Runtime, CDIDir: o.CDIDir, CgroupV2: o.CgroupV2 || o.Root != ""}
+	base := o.Dir
+	if base == "" {
+		base = i.dir
+	}
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails
+	p.Cgroup = "taskrole-lab-" + hex.EncodeToString(id[:])
+	if o.Spec != "" {
+		p.Env = append(p.Env, "TASKROLE_CDI_SPEC="+o.Spec)
+	}
+	if o.OCIRuntime != "" {
+		p.Env = append(p.Env, "TASKROLE_OCI_RUNTIME="+o.OCIRuntime)
+	}
+	for _, dir := range append([]string{o.CDIDir, o.SocketDir}, o.Share...) {
+		if dir != "" {
+			p.Binds = append(p.Binds, filepath.Clean(dir))
+		}
+	}
+	if o.Runtime != "" {
+		p.Binds = append(p.Binds, filepath.Dir(o.Runtime))
+	}
+	slices.Sort(p.Binds)
+	p.Binds = slices.Compact(p.Binds)
+	dir, err := os.MkdirTemp(base, "d")
+	if err != nil {
+		return plan{}, fmt.Errorf("make docker's directory: %w", err)
+	}
+	if p.Dir, err = filepath.Abs(dir); err != nil {
+		return plan{}, err
+	}
+	if n := len(p.exec()) + len("/containerd/containerd-debug.sock"); n > maxSocketPath {
+		return plan{}, errors.Join(fmt.Errorf("directory %s is too long for docker's sockets by %d bytes", p.Dir, n-maxSocketPath), os.Remove(p.Dir))
+	}
+	return p, nil
+}
+
+// maxSocketPath is how long the path of a Unix socket may be (unix(7)).
+const maxSocketPath = 107
+
+// supervise starts the supervisor in the instance's network namespace and in a mount namespace of its own, and
+// hands it the plan.
+func (d *Docker) supervise() error {
+	line, err := json.Marshal(d.plan)
+	if err != nil {
+		return err
+	}
+	// Not bound to a context: it ends by itself once its standard input does, after cleaning up.
+	cmd := exec.Command("/proc/self/exe", EngineVerb) //nolint:noctx // see above
+	isolate(cmd)
+	cmd.Stderr = os.Stderr // a crash of our own program must be seen
+	// Cloneflags, because a Go program cannot unshare its mounts later: it has threads from the start.
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return errors.Join(err, stdin.Close())
+	}
+	if err := d.inst.thread.do(cmd.Start); err != nil {
+		return fmt.Errorf("start the engine's supervisor: %w", err)
+	}
+	d.stdin, d.pid = stdin, cmd.Process.Pid
+	reports, exited := make(chan report), make(chan error, 1)
+	d.reports, d.exited = reports, exited
+	go func() {
+		lines := json.NewDecoder(bufio.NewReader(stdout))
+		for {
+			var r report
+			if err := lines.Decode(&r); err != nil {
+				break // it closed its output: it has ended
+			}
+			reports <- r
+		}
+		close(reports)
+		exited <- cmd.Wait()
+	}()
+	if _, err := stdin.Write(append(line, '\n')); err != nil {
+		return errors.Join(fmt.Errorf("instruct the engine's supervisor: %w", err), d.shutDown())
+	}
+	return nil
+}
+
+// await waits until the daemon answers.
+func (d *Docker) await(ctx context.Context) error {
+	select {
+	case r, ok := <-d.reports:
+		if !ok {
+			return errors.New("the engine's supervisor ended without a word")
+		}
+		if r.Error != "" {
+			return errors.New(r.Error)
+		}
+		d.cli = r.CLI
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := d.enter(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if v, err := d.ask(ctx); err == nil {
+			d.version = v
+			return nil
+		}
+		select {
+		case r, ok := <-d.reports:
+			if !ok {
+				return errors.New("the engine's supervisor ended without a word")
+			}
+			return errors.New(r.Error)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// enter makes the thread on which the docker client is started: inside the engine's mounts, because the client
+// that fits a daemon in a tree is in that tree.
+func (d *Docker) enter() error {
+	mounts, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", d.pid))
+	if err != nil {
+		return fmt.Errorf("find the engine's mounts: %w", err)
+	}
+	defer func() { _ = mounts.Close() }()
+	t, err := newThread(func() error {
+		if err := enterNet(d.inst.net.instance); err != nil {
+			return err
+		}
+		// setns(2): a thread that shares its root and working directory with others cannot change mount namespaces.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare the working directory: %w", err)
+		}
+		if err := unix.Setns(int(mounts.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter the engine's mounts: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	d.thread = t
+	return nil
+}
+
+// ask returns the daemon's version, or an error while it is not ready.
+func (d *Docker) ask(ctx context.Context) (string, error) {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", d.plan.socket())
+		},
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/version", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var v struct{ Version string }
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK || v.Version == "" {
+		return "", fmt.Errorf("docker answers %s", resp.Status)
+	}
+	return v.Version, nil
+}
+
+// Name is "docker" and the version.
+func (d *Docker) Name() string { return "docker " + d.version }
+
+// Version is what the daemon says: "20.10.24+dfsg1".
+func (d *Docker) Version() string { return d.version }
+
+// Host is the daemon's address as DOCKER_HOST wants it: a Unix socket that this machine can reach.
+func (d *Docker) Host() string { return "unix://" + d.plan.socket() }
+
+// Log is the path of the daemon's log while it runs.
+func (d *Docker) Log() string { return d.plan.log() }
+
+// Root is the path under which this machine sees the engine's root file system while it runs.
+func (d *Docker) Root() string { return fmt.Sprintf("/proc/%d/root", d.pid) }
+
+// Cgroup is the name of the directory below the root of every cgroup hierarchy that holds all of this engine.
+func (d *Docker) Cgroup() string { return d.plan.Cgroup }
+
+// WaysIn are the ways in which a container can come to taskrole here, the plainest first.
+func (d *Docker) WaysIn() []container.Way { return slices.Clone(d.waysIn) }
+
+// Close removes the containers, ends the daemon and everything it started, and removes its files, mounts and
+// cgroups. Calling it again is harmless and returns the same.
+func (d *Docker) Close() error { return d.close() }
+
+func (d *Docker) shutDown() error {
+	var errs []error
+	if d.version != "" {
+		errs = append(errs, d.removeAll())
+	}
+	if d.thread != nil {
+		d.thread.end()
+	}
+	errs = append(errs, d.stdin.Close())
+	for r := range d.reports {
+		if r.Error != "" {
+			errs = append(errs, errors.New(r.Error))
+		}
+		for _, left := range r.Left {
+			errs = append(errs, fmt.Errorf("clean up after docker: %s", left))
+		}
+	}
+	if err := <-d.exited; err != nil {
+		errs = append(errs, fmt.Errorf("the engine's supervisor: %w", err))
+	}
+	return errors.Join(append(errs, os.RemoveAll(d.plan.Dir))...)
+}

@@ -1,0 +1,3 @@
+package ec2_test
+
+func doomed(args []string) int { return 0 }

@@ -1,0 +1,231 @@
+package ec2
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"taskrole/internal/container"
+)
+
+// ErrWay means that the engine does not offer the way in that was asked for.
+var ErrWay = errors.New("this engine does not offer the way in")
+
+// removePatience bounds the removal of containers at the end: one docker rm for all of them.
+const removePatience = 20 * time.Second
+
+// customNetwork is the name of the user-defined bridge behind NetworkCustom.
+const customNetwork = "lab"
+
+// Run runs a container with docker run. Result has the client's exit status: the container's own, or 125 to 127
+// when it did not start. When ctx ends, the container is removed.
+func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
+	args, err := d.runArgs(c)
+	if err != nil {
+		return Result{}, err
+	}
+	if c.Network == NetworkCustom {
+		if err := d.makeCustom(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	r, err := d.Exec(ctx, args...)
+	if ctx.Err() != nil && c.Name != "" {
+		// The client is dead, the container is not.
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience)
+		defer cancel()
+		_, rmErr := d.Exec(after, "rm", "-f", "-v", c.Name)
+		err = errors.Join(err, rmErr)
+	}
+	return r, err
+}
+
+func (d *Docker) runArgs(c Container) ([]string, error) {
+	args := []string{"run", "--pull=never"}
+	if c.Detach {
+		args = append(args, "--detach")
+	} else {
+		args = append(args, "--rm")
+	}
+	if c.Name != "" {
+		args = append(args, "--name="+c.Name)
+	}
+	switch c.Network {
+	case "":
+	case NetworkCustom:
+		args = append(args, "--network="+customNetwork)
+	default:
+		args = append(args, "--network="+string(c.Network))
+	}
+	switch c.Way {
+	case "":
+	case container.WayShim:
+		args = append(args, "--runtime=taskrole", "--env=TASKROLE="+c.Role)
+	case container.WayCDI:
+		args = append(args, "--device=taskrole/role="+c.Role)
+	}
+	if c.Way != "" && !slices.Contains(d.waysIn, c.Way) {
+		return nil, fmt.Errorf("%s: %q: %w", d.Name(), c.Way, ErrWay)
+	}
+	for _, kv := range c.Env {
+		args = append(args, "--env="+kv)
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
+		args = append(args, "--label="+k+"="+c.Labels[k])
+	}
+	for _, host := range slices.Sorted(maps.Keys(c.Files)) {
+		// Not --volume: that would make an empty directory of a file that is not there.
+		args = append(args, "--mount=type=bind,src="+host+",dst="+c.Files[host]+",readonly")
+	}
+	return append(append(args, c.Image), c.Args...), nil
+}
+
+// makeCustom makes the user-defined network once.
+func (d *Docker) makeCustom(ctx context.Context) error {
+	d.networks.Lock()
+	defer d.networks.Unlock()
+	if d.custom {
+		return nil
+	}
+	if err := d.must(ctx, nil, "network", "create", customNetwork); err != nil {
+		return err
+	}
+	d.custom = true
+	return nil
+}
+
+// Exec runs the docker client with any arguments, inside the instance's network namespace and the engine's root. It
+// gets no environment of ours. A command that failed is a Result, not an error.
+func (d *Docker) Exec(ctx context.Context, args ...string) (Result, error) {
+	return d.exec(ctx, nil, args...)
+}
+
+func (d *Docker) exec(ctx context.Context, stdin io.Reader, args ...string) (Result, error) {
+	cmd := exec.CommandContext(ctx, d.cli, args...)
+	cmd.Env = []string{"PATH=" + cleanPath, "HOME=" + d.plan.Dir, "DOCKER_HOST=" + d.Host()}
+	cmd.Dir = "/"
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	isolate(cmd)
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	begin := time.Now()
+	err := d.thread.do(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	r := Result{Exit: cmd.ProcessState.ExitCode(), Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Elapsed: time.Since(begin)}
+	if ctx.Err() != nil {
+		return r, fmt.Errorf("docker %s: %w", args[0], ctx.Err())
+	}
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		return r, fmt.Errorf("docker %s: %w", args[0], err)
+	}
+	return r, nil
+}
+
+// must is exec for commands that are expected to succeed.
+func (d *Docker) must(ctx context.Context, stdin io.Reader, args ...string) error {
+	r, err := d.exec(ctx, stdin, args...)
+	if err == nil && r.Exit != 0 {
+		err = fmt.Errorf("docker %s: exit status %d: %s", args[0], r.Exit, bytes.TrimSpace(r.Stderr))
+	}
+	return err
+}
+
+// ImportImage makes an image of a root file system in a tar stream; changes are Dockerfile instructions, such as
+// `ENTRYPOINT ["/probe"]`.
+func (d *Docker) ImportImage(ctx context.Context, name string, rootfs io.Reader, changes ...string) error {
+	args := []string{"import"}
+	for _, c := range changes {
+		args = append(args, "--change="+c)
+	}
+	return d.must(ctx, rootfs, append(args, "-", name)...)
+}
+
+// ImportFiles makes an image of single files: path inside to path on this machine. Nothing else is in it but an
+// empty /tmp, so programs must be static.
+func (d *Docker) ImportFiles(ctx context.Context, name string, files map[string]string, changes ...string) error {
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := writeImage(w, files)
+		done <- errors.Join(err, w.CloseWithError(err))
+	}()
+	err := d.ImportImage(ctx, name, r, changes...)
+	_ = r.CloseWithError(io.ErrClosedPipe) // lets the writer go when docker did not read to the end
+	if werr := <-done; werr != nil && !errors.Is(werr, io.ErrClosedPipe) {
+		return fmt.Errorf("make image %s: %w", name, werr)
+	}
+	return err
+}
+
+func writeImage(w io.Writer, files map[string]string) error {
+	t := tar.NewWriter(w)
+	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}); err != nil {
+		return err
+	}
+	made := map[string]bool{"tmp": true, ".": true}
+	for _, inside := range slices.Sorted(maps.Keys(files)) {
+		if err := addFile(t, made, strings.TrimPrefix(path.Clean("/"+inside), "/"), files[inside]); err != nil {
+			return err
+		}
+	}
+	return t.Close()
+}
+
+func addFile(t *tar.Writer, made map[string]bool, name, source string) error {
+	var parents []string
+	for dir := path.Dir(name); !made[dir]; dir = path.Dir(dir) {
+		made[dir] = true
+		parents = append(parents, dir)
+	}
+	for _, dir := range slices.Backward(parents) {
+		if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", source)
+	}
+	err = t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(st.Mode().Perm()), Size: st.Size()})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(t, f)
+	return err
+}
+
+// removeAll removes every container in one go, without waiting for any to stop by itself.
+func (d *Docker) removeAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), removePatience)
+	defer cancel()
+	r, err := d.exec(ctx, nil, "ps", "--all", "--quiet", "--no-trunc")
+	if err != nil {
+		return err
+	}
+	ids := strings.Fields(string(r.Stdout))
+	if len(ids) == 0 {
+		return nil
+	}
+	return d.must(ctx, nil, append([]string{"rm", "--force", "--volumes"}, ids...)...)
+}

@@ -1,0 +1,267 @@
+package ec2
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// EngineVerb is the first argument with which a private engine's supervisor is started: NewDocker runs its own
+// program again with it. A program that uses NewDocker must hand over to EngineMain when it sees it, and so must
+// the TestMain of a test that does.
+const EngineVerb = "engine-root"
+
+// How long the parts of an orderly end may take.
+const (
+	stopPatience = 3 * time.Second // dockerd after SIGTERM
+	goPatience   = 5 * time.Second // the kernel, to end processes and to let go of cgroups
+)
+
+// EngineMain is the supervisor of one private engine. It is a program of its own, between us and dockerd, for two
+// reasons: the mounts must be made by a process that is alone in its mount namespace, which a Go program with its
+// threads can only be from its birth; and somebody must clean up when we are killed. It notices that by the end of
+// its standard input, and does the same as at an orderly end. It is Go and not a script around unshare and mount,
+// so that it needs no tool in the machine or the tree, and says which step failed.
+//
+// The result is the program's exit status.
+func EngineMain(stdin io.Reader, stdout io.Writer) int {
+	// A parent that died must not kill us when we write to it. Not by Ignore: dockerd would inherit that.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+
+	out := json.NewEncoder(stdout)
+	in := bufio.NewReader(stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return 1 // nobody wants an engine any more
+	}
+	var p plan
+	if err := json.Unmarshal(line, &p); err != nil {
+		_ = out.Encode(report{Error: "read the plan: " + err.Error()})
+		return 1
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, in) // ends with the program; what comes is of no interest, only that it ends
+		cancel()
+	}()
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	s := &supervisor{plan: p, children: children, say: func(r report) { _ = out.Encode(r) }}
+	s.run(ctx)
+	left := s.cleanUp()
+	s.say(report{Left: left})
+	if len(left) > 0 {
+		return 1
+	}
+	return 0
+}
+
+type supervisor struct {
+	plan     plan
+	say      func(report)     // errors are dropped: the parent may be gone
+	children <-chan os.Signal // one of our children ended
+	cgroups  *cgroups
+}
+
+// run starts dockerd and returns once ctx or the daemon has ended.
+func (s *supervisor) run(ctx context.Context) {
+	daemon, cli, err := s.start(ctx)
+	if err != nil {
+		s.say(report{Error: err.Error()})
+		return
+	}
+	s.say(report{CLI: cli})
+	status, ended := s.waitFor(ctx, daemon)
+	if ended {
+		s.say(report{Error: fmt.Sprintf("dockerd ended with status %d\n%s", status.ExitStatus(), s.complaints())})
+		return
+	}
+	if err := unix.Kill(daemon, unix.SIGTERM); err != nil {
+		return
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
+	s.waitFor(patience, daemon)
+}
+
+// waitFor reaps children until pid is among them or ctx ends. Nobody else may wait for a child meanwhile.
+func (s *supervisor) waitFor(ctx context.Context, pid int) (_ unix.WaitStatus, ended bool) {
+	for {
+		for {
+			child, status, ok := reapOne()
+			if !ok {
+				break
+			}
+			if child == pid {
+				return status, true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return 0, false
+		case <-s.children:
+		}
+	}
+}
+
+func (s *supervisor) start(ctx context.Context) (pid int, cli string, err error) {
+	// Shims and containers that lose their parents become our children, so that we can wait for them.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, "", fmt.Errorf("become a subreaper: %w", err)
+	}
+	if err := enterRoot(s.plan); err != nil {
+		return 0, "", err
+	}
+	if s.cgroups, err = makeCgroups(s.plan); err != nil {
+		return 0, "", err
+	}
+	dockerd, err := findIn("/", "dockerd")
+	if err != nil {
+		return 0, "", err
+	}
+	if cli, err = cliBeside(dockerd); err != nil {
+		return 0, "", err
+	}
+	major, err := majorVersion(ctx, dockerd)
+	if err != nil {
+		return 0, "", err
+	}
+	config, err := s.plan.daemonConfig(major)
+	if err != nil {
+		return 0, "", err
+	}
+	if err := os.WriteFile(s.plan.config(), config, 0o600); err != nil {
+		return 0, "", err
+	}
+	pid, err = s.startDaemon(dockerd)
+	return pid, cli, err
+}
+
+func (s *supervisor) startDaemon(dockerd string) (pid int, err error) {
+	log, err := os.OpenFile(s.plan.log(), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = log.Close() }() // the daemon has its own
+	group, err := os.Open(filepath.Join(s.cgroups.v2, "d"))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = group.Close() }()
+	// Not bound to a context: SIGTERM, not SIGKILL, must be the first thing it gets.
+	cmd := exec.Command(dockerd, "--config-file", s.plan.config()) //nolint:noctx // see above
+	cmd.Env = append([]string{"PATH=" + cleanPath, "HOME=" + s.plan.Dir}, s.plan.Env...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start dockerd: %w", err)
+	}
+	return cmd.Process.Pid, nil // waitFor waits for it
+}
+
+// cleanUp ends what is left of the engine and removes what it made. It returns what it could not remove.
+func (s *supervisor) cleanUp() (left []string) {
+	note := func(err error) {
+		if err != nil {
+			left = append(left, err.Error())
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), goPatience)
+	defer cancel()
+	if s.cgroups != nil {
+		note(s.cgroups.kill(ctx))
+		note(s.cgroups.remove(ctx))
+	}
+	if err := detachBelow(s.plan.Dir); err != nil {
+		// Removing files now could reach through a mount to files that are not ours.
+		note(err)
+		return left
+	}
+	note(os.RemoveAll(s.plan.exec()))
+	entries, err := os.ReadDir(s.plan.Dir)
+	note(err)
+	for _, e := range entries {
+		note(os.RemoveAll(filepath.Join(s.plan.Dir, e.Name())))
+	}
+	return left
+}
+
+// complaints are the last lines of the daemon's log that say what went wrong.
+func (s *supervisor) complaints() string {
+	data, err := os.ReadFile(s.plan.log())
+	if err != nil {
+		return err.Error()
+	}
+	var bad []string
+	for line := range bytes.Lines(data) {
+		if !bytes.Contains(line, []byte("level=info")) && !bytes.Contains(line, []byte("level=debug")) {
+			bad = append(bad, strings.TrimSpace(string(line)))
+		}
+	}
+	return strings.Join(bad[max(0, len(bad)-8):], "\n")
+}
+
+// findIn looks for a program in the usual directories of a root file system.
+func findIn(root, name string) (string, error) {
+	for dir := range strings.SplitSeq(cleanPath, ":") {
+		path := filepath.Join(root, dir, name)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed in %s: %w", name, root, exec.ErrNotFound)
+}
+
+// cliBeside finds the docker client that was installed with the daemon, before any other: only a client of 25 or
+// later understands a CDI device, and a machine may have several.
+func cliBeside(dockerd string) (string, error) {
+	for _, dir := range []string{".", "../bin"} {
+		path := filepath.Join(filepath.Dir(dockerd), dir, "docker")
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return findIn("/", "docker")
+}
+
+// majorVersion asks the daemon's program: "Docker version 20.10.24+dfsg1, build 5d6db84".
+func majorVersion(ctx context.Context, dockerd string) (int, error) {
+	cmd := exec.CommandContext(ctx, dockerd, "--version")
+	cmd.Env = []string{"PATH=" + cleanPath}
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("ask %s for its version: %w", dockerd, err)
+	}
+	_, version, _ := strings.Cut(string(out), "version ")
+	return parseMajor(version)
+}
+
+var errVersion = errors.New("no version number")
+
+func parseMajor(version string) (int, error) {
+	word, _, _ := strings.Cut(version, ".")
+	major, err := strconv.Atoi(word)
+	if err != nil {
+		return 0, fmt.Errorf("docker's version %.40q: %w", version, errVersion)
+	}
+	return major, nil
+}
