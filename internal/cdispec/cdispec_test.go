@@ -28,11 +28,11 @@ var (
 	command = cdispec.HookCommand{Path: "/usr/lib/taskrole/taskrole-runtime", Socket: "/run/taskrole/agent.sock", Timeout: 30}
 )
 
-func build(t testing.TB) []byte {
-	t.Helper()
+func build(tb testing.TB) []byte {
+	tb.Helper()
 	doc, err := cdispec.Build(roles, command)
 	if err != nil {
-		t.Fatalf("Build: %v", err)
+		tb.Fatalf("Build: %v", err)
 	}
 	return doc
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // maxFact bounds the text a pattern is held against. The work is at most the product of the two lengths, and labels
-// come from whoever made the image: 4 KiB against a pattern of 256 bytes is a millisecond.
+// come from whoever made the image: 4 KiB against a pattern of 256 bytes are a few milliseconds at worst.
 const maxFact = 4 << 10
 
 // Match says whether the whole of s is like the pattern: * stands for any characters, ? for exactly one character,
