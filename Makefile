@@ -1,0 +1,54 @@
+# An index of what can be done here. Every target sets up what it needs; on a fresh Debian or Ubuntu machine only
+# make, git and Go must be there. What needs root says so, and uses sudo where sudo asks no question.
+export CGO_ENABLED ?= 0
+export AWS_EC2_METADATA_DISABLED = true
+GO   ?= go
+LINT := $(GO) tool -modfile=tools/go.mod golangci-lint
+DEMO ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test test-unit test-netns test-integration engines bench lint fmt clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: build ## the whole story on this machine, as a table (DEMO='--engine namespace --json' for the demo's options)
+	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2 || \
+		echo 'Docker cannot be installed here: the demo uses plain Linux namespaces as containers.' >&2
+	@scripts/as-root bin/taskrole-lab demo $(DEMO)
+
+build: ## static programs in bin/
+	@$(GO) build -trimpath -o bin/ ./cmd/...
+	@$(GO) build -trimpath -o bin/taskrole-lab-probe ./lab/probe
+
+test: ## every level: unit, script and namespace tests, then Docker 20.10 (runtime) and Docker 28.5 (CDI)
+	@$(GO) run ./test/levels
+
+test-unit: ## the tests that run anywhere, without root
+	@$(GO) run ./test/levels unit
+
+test-netns: ## the tests that need root and network namespaces, none skipped
+	@$(GO) run ./test/levels netns
+
+test-integration: ## the tests with real engines
+	@$(GO) run ./test/levels integration
+
+engines: ## the container engines of the integration tests, in build/engines
+	@scripts/engines
+
+bench: build engines ## what an attach costs, and the agent's memory with 0 and 100 containers
+	@$(GO) test -tags=integration -count=1 -run='^$$' -bench=. -benchtime=1x -timeout=15m -v \
+		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines" ./test/integration
+
+lint: ## formatting, vet, the linters, and go.mod
+	@$(GO) mod tidy -diff
+	@$(GO) vet -tags=integration ./...
+	@$(LINT) run ./...
+	@$(LINT) fmt --diff
+
+fmt: ## format every file as lint wants it
+	@$(LINT) fmt
+
+clean: ## remove what was built, the engines too
+	@rm -rf bin
+	@[ ! -e build ] || scripts/as-root rm -rf --one-file-system build
