@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -45,6 +46,9 @@ func (n *NS) AddAddresses(addrs []netip.Addr) ([]netip.Addr, error) {
 			if ok {
 				added = append(added, a)
 			}
+		}
+		if err := awaitLocal(h, added); err != nil {
+			return nil, errors.Join(err, removeAddresses(h, added))
 		}
 		return added, nil
 	})
@@ -87,6 +91,35 @@ func addAddress(h *netlink.Handle, a netip.Addr, present map[netip.Addr]int) (ad
 	default:
 		return false, err
 	}
+}
+
+// patience is how long the kernel may take to make an address usable. It takes microseconds, or milliseconds on a
+// host that has no time.
+const patience = 5 * time.Second
+
+// awaitLocal waits until packets for the IPv6 addresses go to lo. The kernel answers as soon as an address is noted
+// and inserts its local route later, from a work queue; a connection made in between is lost, and the client tries
+// again only after a second. (IPv4 addresses are complete at once.)
+func awaitLocal(h *netlink.Handle, addrs []netip.Addr) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
+	for _, a := range addrs {
+		for a.Is6() && !isLocal(h, a) {
+			select {
+			case <-tick.C:
+			case <-deadline.C:
+				return fmt.Errorf("add %s to lo: the kernel has made no route to it within %s", a, patience)
+			}
+		}
+	}
+	return nil
+}
+
+func isLocal(h *netlink.Handle, a netip.Addr) bool {
+	routes, err := h.RouteGet(a.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
 
 func removeAddresses(h *netlink.Handle, addrs []netip.Addr) error {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"taskrole/internal/netns"
 	"taskrole/internal/testkit"
@@ -214,6 +216,48 @@ func TestAddAddressesAddsOnceAndRemoves(t *testing.T) {
 	check(t, n.RemoveAddresses(added))
 	if diff := cmp.Diff(before, onLo(t, n), unordered); diff != "" {
 		t.Errorf("after removal (-want +got):\n%s", diff)
+	}
+}
+
+// TestAddedAddressesAnswerAtOnce: the kernel is not quite ready with an IPv6 address when it says so.
+func TestAddedAddressesAnswerAtOnce(t *testing.T) {
+	for range 60 {
+		n := fresh(t)
+		_, err := n.AddAddresses(addrs("169.254.170.2", "fd00:ec2::254"))
+		check(t, err)
+		for _, address := range []string{"169.254.170.2:9", "[fd00:ec2::254]:9"} {
+			d := net.Dialer{Timeout: 700 * time.Millisecond} // less than a lost packet costs
+			_, err := netns.Do(n, func() (net.Conn, error) { return d.DialContext(t.Context(), "tcp", address) })
+			if !errors.Is(err, unix.ECONNREFUSED) {
+				t.Fatalf("connect to %s at once: %v, want a refusal", address, err)
+			}
+		}
+		check(t, n.Close())
+	}
+}
+
+func TestAddAddressesRefusesWhatAnotherDeviceHas(t *testing.T) {
+	n := fresh(t)
+	check(t, in(n, func() error {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "other"}, PeerName: "peer"}); err != nil {
+			return err
+		}
+		other, err := netlink.LinkByName("other")
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr("169.254.170.2/32")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(other, a)
+	}))
+	before := onLo(t, n)
+	if added, err := n.AddAddresses(addrs("169.254.169.254", "169.254.170.2")); err == nil {
+		t.Errorf("AddAddresses = %v, want an error", added)
+	}
+	if diff := cmp.Diff(before, onLo(t, n), unordered); diff != "" {
+		t.Errorf("left behind on lo (-want +got):\n%s", diff)
 	}
 }
 

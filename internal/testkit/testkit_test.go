@@ -69,6 +69,7 @@ func (v *verdict) Skipf(string, ...any)  { v.skipped = true }
 func (v *verdict) Fatalf(string, ...any) { v.failed = true; panic(v) }
 
 func ask(t *testing.T, f Feature) (v *verdict) {
+	t.Helper()
 	v = &verdict{TB: t}
 	defer func() { _ = recover() }()
 	Need(v, f)

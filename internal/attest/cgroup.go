@@ -1,0 +1,221 @@
+package attest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cgroup is a cgroup of the host's version 2 hierarchy. The id is never used again; the path may be.
+type Cgroup struct {
+	ID   uint64
+	Path string // below the mount point, beginning with a slash
+}
+
+// Tree is the host's cgroup v2 hierarchy, if it has one. It is safe for concurrent use.
+type Tree struct {
+	root *os.File // nil on hosts with version 1 alone
+	dir  string
+}
+
+// OpenTree finds the cgroup v2 hierarchy: /sys/fs/cgroup on most hosts, /sys/fs/cgroup/unified on those that mount
+// version 1 beside it. Without one it returns a Tree that knows nothing. A program in a container must have been given
+// the host's mount and the host's cgroup namespace.
+func OpenTree() (*Tree, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("find cgroup hierarchy: %w", err)
+	}
+	for _, dir := range cgroup2Mounts(string(mounts)) {
+		t, err := openTree(dir)
+		if err != nil {
+			return nil, fmt.Errorf("open cgroup hierarchy: %w", err)
+		}
+		if t != nil {
+			return t, nil
+		}
+	}
+	return &Tree{}, nil
+}
+
+// openTree returns nil if another mount hides the one at dir.
+func openTree(dir string) (*Tree, error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil //nolint:nilnil // documented: hidden
+	}
+	if err != nil {
+		return nil, err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return nil, errors.Join(os.NewSyscallError("fstatfs", err), f.Close())
+	}
+	return &Tree{f, dir}, nil
+}
+
+// cgroup2Mounts returns where the text of /proc/self/mountinfo has the root of a cgroup v2 hierarchy (proc_pid_mountinfo(5)).
+func cgroup2Mounts(mountinfo string) []string {
+	var dirs []string
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line)
+		const root, mountPoint, options = 3, 4, 6
+		for i := options; i+1 < len(fields); i++ {
+			if fields[i] != "-" { // optional fields end with a hyphen
+				continue
+			}
+			if fields[i+1] == "cgroup2" && fields[root] == "/" {
+				dirs = append(dirs, unescape(fields[mountPoint]))
+			}
+			break
+		}
+	}
+	return dirs
+}
+
+// unescape undoes the octal codes that stand for white space and backslashes.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// Close lets go of the hierarchy.
+func (t *Tree) Close() error {
+	if t.root == nil {
+		return nil
+	}
+	return t.root.Close()
+}
+
+// Of returns the cgroup p is in. It is false where cgroups tell nothing: on hosts with version 1 alone, and for a
+// process in the root. The error matches ErrGone if the process has ended.
+func (t *Tree) Of(p *Process) (Cgroup, bool, error) {
+	if t.root == nil {
+		return Cgroup{}, false, nil
+	}
+	c, err := t.of(p)
+	if err == nil && !p.Alive() { // a process that has ended is in the root, whatever it was in before
+		err = ErrGone
+	}
+	if err != nil {
+		return Cgroup{}, false, fmt.Errorf("cgroup of process %d: %w", p.pid, err)
+	}
+	return c, c.Path != "/", nil
+}
+
+// of asks the pidfd (Linux 6.13), else /proc under the process's number; the caller makes sure that it is alive.
+func (t *Tree) of(p *Process) (Cgroup, error) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CGROUPID}
+	var inner error
+	err := p.conn.Control(func(fd uintptr) { inner = unix.IoctlPidfdInfo(int(fd), &info) })
+	if err == nil && inner == nil && info.Mask&unix.PIDFD_INFO_CGROUPID != 0 && info.Cgroupid != 0 {
+		dir, err := t.Path(info.Cgroupid)
+		return Cgroup{info.Cgroupid, dir}, err
+	}
+	if p.pid == 0 {
+		return Cgroup{}, errors.New("the process is not visible in /proc")
+	}
+	text, err := os.ReadFile(procPath(p.pid, "cgroup"))
+	if err != nil {
+		return Cgroup{}, err
+	}
+	dir, ok := cgroup2Path(string(text))
+	if !ok {
+		return Cgroup{Path: "/"}, nil
+	}
+	return t.at(dir)
+}
+
+// cgroup2Path returns the path in the version 2 hierarchy from the text of /proc/PID/cgroup.
+func cgroup2Path(text string) (string, bool) {
+	for line := range strings.Lines(text) {
+		if dir, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return path.Clean("/" + dir), true
+		}
+	}
+	return "", false
+}
+
+// at returns the cgroup that is at dir now. Its id is the inode of the directory.
+func (t *Tree) at(dir string) (Cgroup, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path.Join(t.dir, dir), &st); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			err = ErrGone
+		}
+		return Cgroup{}, fmt.Errorf("cgroup %.256q: %w", dir, err)
+	}
+	return Cgroup{st.Ino, dir}, nil
+}
+
+// Enclosing returns the nearest cgroup, c itself or one above it, whose own name contains part. A container's first
+// process may have moved itself below the cgroup the engine made, as systemd does.
+func (t *Tree) Enclosing(c Cgroup, part string) (Cgroup, bool, error) {
+	if t.root == nil || part == "" {
+		return Cgroup{}, false, nil
+	}
+	for dir := path.Clean("/" + c.Path); dir != "/"; dir = path.Dir(dir) {
+		if strings.Contains(path.Base(dir), part) {
+			found, err := t.at(dir)
+			return found, err == nil, err
+		}
+	}
+	return Cgroup{}, false, nil
+}
+
+// fileidKernfs is FILEID_KERNFS: a file handle that is nothing but the cgroup's id (Linux 5.5).
+const fileidKernfs = 0xfe
+
+// Path returns where the cgroup with the id is. It takes one step, not a walk, and needs CAP_DAC_READ_SEARCH in the
+// initial user namespace. The error matches ErrGone if the cgroup has been removed; a socket can outlive it.
+func (t *Tree) Path(id uint64) (string, error) {
+	if t.root == nil {
+		return "", errors.New("the host has no cgroup v2 hierarchy")
+	}
+	handle := unix.NewFileHandle(fileidKernfs, binary.NativeEndian.AppendUint64(nil, id))
+	fd, err := unix.OpenByHandleAt(int(t.root.Fd()), handle, unix.O_PATH|unix.O_CLOEXEC)
+	if errors.Is(err, unix.ESTALE) {
+		return "", fmt.Errorf("cgroup %d: %w", id, ErrGone)
+	}
+	if err != nil {
+		return "", fmt.Errorf("open cgroup %d: %w", id, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	full, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return "", fmt.Errorf("cgroup %d: %w", id, err)
+	}
+	dir, ok := strings.CutPrefix(full, t.dir)
+	if !ok || dir != "" && dir[0] != '/' {
+		return "", fmt.Errorf("cgroup %d is %.256q, outside %s", id, full, t.dir)
+	}
+	return path.Clean("/" + dir), nil
+}
+
+// Within says whether the cgroup with the id is ancestor or below it. A removed cgroup gives ErrGone, and one below
+// a new cgroup that took ancestor's path is not within it.
+func (t *Tree) Within(id uint64, ancestor Cgroup) (bool, error) {
+	if id == 0 || ancestor.ID == 0 {
+		return false, nil
+	}
+	if id == ancestor.ID {
+		return true, nil
+	}
+	dir, err := t.Path(id)
+	if err != nil {
+		return false, err
+	}
+	if !strings.HasPrefix(dir, strings.TrimSuffix(ancestor.Path, "/")+"/") {
+		return false, nil
+	}
+	now, err := t.at(ancestor.Path)
+	if err != nil {
+		return false, err
+	}
+	return now.ID == ancestor.ID, nil
+}
