@@ -1,0 +1,108 @@
+// Package cli is the command line of taskrole: words, flags, help, and what a person reads when something is wrong.
+//
+// It is the only package that knows cobra, and it decides nothing: each command turns its arguments into one call.
+// It refuses to be a second configuration: a flag names a file or how much is logged, the rest is in the file.
+// Answers go to stdout; faults go to stderr as "taskrole: error: …" and "taskrole: hint: …", and choose the exit code.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"taskrole/internal/config"
+	"taskrole/internal/fault"
+)
+
+// DefaultConfig is the configuration file of the agent.
+const DefaultConfig = "/etc/taskrole/config.yaml"
+
+// Agent serves until ctx ends. Each value of reload makes it read the configuration again.
+type Agent func(ctx context.Context, configPath string, logger *slog.Logger, reload <-chan os.Signal) error
+
+// Options is the process the command line belongs to. Every field must be set.
+type Options struct {
+	Args   []string // without the program's name
+	Stdout io.Writer
+	Stderr io.Writer
+	Agent  Agent // what "taskrole agent" runs
+}
+
+// Run runs one command and returns the exit code.
+func Run(ctx context.Context, o Options) int {
+	root := newRoot(o) //nolint:contextcheck // cobra hands ctx to each RunE
+	root.SetArgs(o.Args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return fault.ExitOK
+	}
+	f := toFault(err, root)
+	show(o.Stderr, f)
+	return f.Exit()
+}
+
+func newRoot(o Options) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "taskrole",
+		Short: "ECS-style task roles for any container on this host",
+		Long: `taskrole gives containers AWS roles of their own: temporary, rotated, one for each
+container, at the addresses where every AWS SDK looks. It needs no ECS, and no
+network in the container.`,
+		Example: `  taskrole config check                # is /etc/taskrole/config.yaml usable?
+  taskrole agent                       # serve the roles it names
+  docker run --device taskrole/role=s3-reader amazon/aws-cli s3 ls
+  docker run --runtime taskrole -e TASKROLE=s3-reader amazon/aws-cli s3 ls`,
+		SilenceErrors:     true, // they are shown here, in our form
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(o.Stdout)
+	root.SetErr(o.Stderr)
+	root.AddCommand(newAgent(o), newConfig(o), newVersion(o))
+	return root
+}
+
+// toFault makes a fault of whatever a command returned. Commands return faults and config.Problems; what is neither
+// comes from cobra, which found the words wrong.
+func toFault(err error, root *cobra.Command) *fault.Error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f
+	}
+	what, _, _ := strings.Cut(err.Error(), "\n") // cobra puts its own hint below
+	return fault.Wrap(err, fault.Usage, what, fmt.Sprintf(`"%s --help" lists what there is`, root.Name()))
+}
+
+// show prints a fault for people.
+func show(w io.Writer, f *fault.Error) {
+	text := fmt.Sprintf("taskrole: error: %s [%s]\n", f.What, f.Code)
+	if f.Hint != "" {
+		text += "taskrole: hint: " + strings.ReplaceAll(f.Hint, "\n", "\ntaskrole: hint: ") + "\n"
+	}
+	_, _ = io.WriteString(w, text) // if stderr is closed there is nowhere left to say so
+}
+
+// configFault prints every problem of a configuration file, one a line, and returns the fault that sums them up. An
+// error that is not about the file's content is returned as a fault.
+func configFault(w io.Writer, path string, err error) error {
+	problems, ok := errors.AsType[config.Problems](err)
+	if !ok {
+		return fault.As(err)
+	}
+	if _, err := fmt.Fprintln(w, problems.Error()); err != nil {
+		return fault.As(fmt.Errorf("write the problems of %s: %w", path, err))
+	}
+	count := "1 problem"
+	if len(problems) != 1 {
+		count = fmt.Sprintf("%d problems", len(problems))
+	}
+	return fault.Wrap(err, fault.ConfigInvalid, fmt.Sprintf("%s has %s", path, count),
+		fmt.Sprintf(`correct the file; "taskrole config check %s" looks again`, path))
+}
