@@ -1,0 +1,313 @@
+package attach_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"taskrole/internal/address"
+	"taskrole/internal/attach"
+	"taskrole/internal/attest"
+	"taskrole/internal/container"
+	"taskrole/internal/fault"
+	"taskrole/internal/netns"
+)
+
+const ecsURL = "http://169.254.170.2/"
+
+type refusedKey struct{}
+
+// world is an attacher with a service that answers with the role's name, and counts.
+type world struct {
+	t                  *testing.T
+	attacher           *attach.Attacher
+	prepared, released atomic.Int32
+	ended              atomic.Bool // as the last release said
+}
+
+func newWorld(t *testing.T, connections int) *world {
+	t.Helper()
+	tree, err := attest.OpenTree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tree.Close() })
+	w := &world{t: t, attacher: attach.New(attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections})}
+	t.Cleanup(w.attacher.Close)
+	return w
+}
+
+// attach attaches c with the role.
+func (w *world) attach(c *child, id container.ID, role string) (attach.Attached, bool, error) {
+	return w.attacher.Attach(w.t.Context(), c.target(id, role), func(context.Context) (attach.Service, error) { return w.service(id, role), nil })
+}
+
+func (w *world) mustAttach(c *child, id container.ID, role string) {
+	w.t.Helper()
+	if _, already, err := w.attach(c, id, role); err != nil || already {
+		w.t.Fatalf("Attach(%s) = already %v, %v", id, already, err)
+	}
+}
+
+func (w *world) service(id container.ID, role string) attach.Service {
+	w.prepared.Add(1)
+	srv := &http.Server{
+		ReadHeaderTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if f, _ := r.Context().Value(refusedKey{}).(*fault.Error); f != nil {
+				http.Error(rw, string(f.Code), f.Status())
+				return
+			}
+			_, _ = io.WriteString(rw, role)
+		}),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if r, ok := c.(interface{ Refused() *fault.Error }); ok {
+				return context.WithValue(ctx, refusedKey{}, r.Refused())
+			}
+			return ctx
+		},
+	}
+	return attach.Service{
+		Container: container.Container{ID: id}, RoleARN: "arn:" + role, Session: "s-" + string(id),
+		Destinations: []netip.AddrPort{address.ECS, address.IMDS, address.Proxy},
+		Serve: func(l net.Listener) error {
+			err := srv.Serve(l)
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+				return nil
+			}
+			return err
+		},
+		Release: func(ended bool) {
+			_ = srv.Close()
+			w.released.Add(1)
+			w.ended.Store(ended)
+		},
+	}
+}
+
+// eventually waits for ok without guessing how long it takes.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("never happened: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// addresses lists what stands on lo of ns besides the loopback addresses.
+func addresses(t *testing.T, ns *netns.NS) []string {
+	t.Helper()
+	found, err := netns.Do(ns, func() ([]string, error) {
+		lo, err := net.InterfaceByName("lo")
+		if err != nil {
+			return nil, err
+		}
+		addrs, err := lo.Addrs()
+		var list []string
+		for _, a := range addrs {
+			if p := netip.MustParsePrefix(a.String()); !p.Addr().IsLoopback() {
+				list = append(list, a.String())
+			}
+		}
+		return list, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestContainerFindsItsRoleAtEveryDestination(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 0)
+	c := startChild(t, ns, "")
+	w.mustAttach(c, "c1", "reader")
+	for _, url := range []string{ecsURL, "http://169.254.169.254/", "http://127.0.0.1:61170/"} {
+		if got := c.do("get " + url); got != "200 reader <nil>" {
+			t.Errorf("GET %s = %s", url, got)
+		}
+	}
+	list := w.attacher.List()
+	if len(list) != 1 || list[0].Role != "reader" || list[0].Session != "s-c1" || list[0].PID != c.cmd.Process.Pid || list[0].Direct {
+		t.Errorf("List() = %+v", list)
+	}
+}
+
+func TestApplicationKeepsPort80(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		t.Run(fmt.Sprintf("bound_before_attach_%v", before), func(t *testing.T) {
+			ns := newNS(t)
+			w := newWorld(t, 0)
+			c := startChild(t, ns, "")
+			bind := func() {
+				if got := c.do("serve 0.0.0.0:80"); got != "<nil>" {
+					t.Fatalf("the application cannot bind 0.0.0.0:80: %s", got)
+				}
+			}
+			if before {
+				bind()
+			}
+			w.mustAttach(c, "c1", "reader")
+			if !before {
+				bind()
+			}
+			if got := c.do("get http://127.0.0.1/"); got != "200 the application <nil>" {
+				t.Errorf("the application's own port 80 answers %s", got)
+			}
+			if got := c.do("get " + ecsURL); got != "200 reader <nil>" {
+				t.Errorf("GET %s = %s", ecsURL, got)
+			}
+		})
+	}
+}
+
+func TestSecondAttachGetsTheSameAnswerAndNoSecondListener(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 0)
+	c := startChild(t, ns, "")
+	first, _, err := w.attach(c, "c1", "reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			got, already, err := w.attach(c, "c1", "reader")
+			if err != nil || !already || got.Session != first.Session || !got.Since.Equal(first.Since) {
+				t.Errorf("second Attach = %+v, already %v, %v", got, already, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := w.prepared.Load(); n != 1 || len(w.attacher.List()) != 1 {
+		t.Errorf("prepared %d times, %d attached; want 1 and 1", n, len(w.attacher.List()))
+	}
+}
+
+func TestConcurrentFirstAttachesPrepareOnce(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 0)
+	c := startChild(t, ns, "")
+	var firsts atomic.Int32
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			_, already, err := w.attach(c, "c1", "reader")
+			if err != nil {
+				t.Error(err)
+			}
+			if !already {
+				firsts.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := w.prepared.Load(); n != 1 || firsts.Load() != 1 {
+		t.Errorf("prepared %d times, %d were first; want 1 and 1", n, firsts.Load())
+	}
+}
+
+func TestRefusalLeavesNothing(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 0)
+	c := startChild(t, ns, "")
+	want := fault.New(fault.RoleNotAllowed, "no", "")
+	_, _, err := w.attacher.Attach(t.Context(), c.target("c1", "reader"), func(context.Context) (attach.Service, error) { return attach.Service{}, want })
+	if fault.As(err) != want {
+		t.Errorf("Attach = %v, want %v", err, want)
+	}
+	if list, left := w.attacher.List(), addresses(t, ns); len(list) != 0 || len(left) != 0 {
+		t.Errorf("left behind: %v, addresses %v", list, left)
+	}
+	w.mustAttach(c, "c1", "reader") // and the refusal is not remembered
+}
+
+func TestDetachWhenTheContainerEnds(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 0)
+	c := startChild(t, ns, "")
+	w.mustAttach(c, "c1", "reader")
+	if got := c.do("hold 169.254.170.2:80"); got != "<nil>" {
+		t.Fatal(got)
+	}
+	c.end()
+	eventually(t, "detached", func() bool { return len(w.attacher.List()) == 0 && w.released.Load() == 1 })
+	if left := addresses(t, ns); len(left) != 0 || !w.ended.Load() {
+		t.Errorf("addresses left on lo: %v; released as ended: %v", left, w.ended.Load())
+	}
+	again := startChild(t, ns, "") // a restart: same id, same namespace here, another process
+	w.mustAttach(again, "c1", "reader")
+	if got := again.do("get " + ecsURL); got != "200 reader <nil>" {
+		t.Errorf("after a restart GET = %s", got)
+	}
+}
+
+func TestRestartDoesNotWaitForTheOldDetach(t *testing.T) {
+	ns, ns2 := newNS(t), newNS(t)
+	w := newWorld(t, 0)
+	for range 5 { // the new hook may come before the old process's end has been noticed
+		c := startChild(t, ns, "")
+		w.mustAttach(c, "c1", "reader")
+		c.end()
+		c2 := startChild(t, ns2, "")
+		w.mustAttach(c2, "c1", "reader")
+		c2.end()
+	}
+	eventually(t, "all detached", func() bool { return len(w.attacher.List()) == 0 })
+}
+
+func TestStoppingLeavesTheAddressesSoThatRequestsAreRefused(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 0)
+	c := startChild(t, ns, "")
+	w.mustAttach(c, "c1", "reader")
+	w.attacher.Close()
+	if left := addresses(t, ns); len(left) != 2 {
+		t.Errorf("addresses on lo after the agent stopped: %v; they keep requests from the host's IMDS", left)
+	}
+	if got := c.do("get http://169.254.169.254/"); !strings.Contains(got, "refused") {
+		t.Errorf("GET after the agent stopped = %s, want refused", got)
+	}
+	if w.released.Load() != 1 || w.ended.Load() {
+		t.Errorf("released %d times, as ended: %v; want once and not ended", w.released.Load(), w.ended.Load())
+	}
+	if _, _, err := w.attach(c, "c1", "reader"); fault.CodeOf(err) != fault.AgentUnreachable {
+		t.Errorf("Attach after Close = %v", err)
+	}
+}
+
+func TestConnectionsBeyondTheBoundWait(t *testing.T) {
+	ns := newNS(t)
+	w := newWorld(t, 2)
+	c := startChild(t, ns, "")
+	w.mustAttach(c, "c1", "reader")
+	hog := startChild(t, ns, "")
+	for range 2 {
+		if got := hog.do("hold 169.254.170.2:80"); got != "<nil>" {
+			t.Fatal(got)
+		}
+	}
+	answered := make(chan string, 1)
+	go func() { answered <- c.do("get " + ecsURL) }()
+	hog.end() // frees both slots
+	if got := <-answered; got != "200 reader <nil>" {
+		t.Errorf("GET after the hog had gone = %s", got)
+	}
+}
