@@ -1,0 +1,239 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+
+	"taskrole/internal/attach"
+	"taskrole/internal/attest"
+	"taskrole/internal/broker"
+	"taskrole/internal/config"
+	"taskrole/internal/container"
+	"taskrole/internal/control"
+	"taskrole/internal/egress"
+	"taskrole/internal/endpoint"
+	"taskrole/internal/fault"
+	"taskrole/internal/grant"
+	"taskrole/internal/netns"
+	"taskrole/internal/policy"
+)
+
+// Attach gives a container its role, or a fault: the hook's one question. It owns both files.
+func (a *Agent) Attach(ctx context.Context, r control.AttachRequest, pidfd, ns *os.File) (control.AttachReply, error) {
+	reply, err := a.attach(ctx, r, pidfd, ns)
+	log := a.log.With(slog.String("container_id", r.ID.Short()), slog.String("role", r.Role), slog.String("way", string(r.Way)))
+	if err != nil {
+		f := fault.As(err)
+		log.WarnContext(ctx, "refused", slog.String("code", string(f.Code)), slog.String("error", f.What), slog.Any("cause", f.Err))
+		return control.AttachReply{}, f
+	}
+	log.InfoContext(ctx, "attached", slog.String("role_arn", reply.RoleARN), slog.String("session", reply.Session), slog.Bool("already", reply.Already))
+	return reply, nil
+}
+
+func (a *Agent) attach(ctx context.Context, r control.AttachRequest, pidfd, nsFile *os.File) (control.AttachReply, error) {
+	t, err := a.target(r, pidfd, nsFile)
+	if err != nil {
+		return control.AttachReply{}, err
+	}
+	c, already, err := a.give(ctx, t)
+	if err != nil {
+		return control.AttachReply{}, err
+	}
+	return control.AttachReply{
+		Container: r.ID, Role: c.Role, RoleARN: c.RoleARN, Session: c.Session, Already: already, Endpoints: texts(c.Addresses),
+	}, nil
+}
+
+// give attaches t by today's configuration. It owns t.
+func (a *Agent) give(ctx context.Context, t attach.Target) (attach.Attached, bool, error) {
+	cfg := a.config.Load()
+	role, err := cfg.Role(t.Role)
+	if err != nil {
+		return attach.Attached{}, false, errors.Join(err, t.Process.Close(), t.NS.Close())
+	}
+	return a.attacher.Attach(ctx, t, func(ctx context.Context) (attach.Service, error) { return a.prepare(ctx, cfg, role, t) })
+}
+
+func texts(addrs []netip.AddrPort) []string {
+	var s []string
+	for _, a := range addrs {
+		s = append(s, a.String())
+	}
+	return s
+}
+
+// target turns the hook's descriptors into a process and a namespace that are proved to belong together, and refuses
+// the host's own namespace.
+func (a *Agent) target(r control.AttachRequest, pidfd, nsFile *os.File) (attach.Target, error) {
+	p, err := attest.ProcessFromFD(pidfd)
+	if err != nil {
+		_ = nsFile.Close()
+		return attach.Target{}, badDescriptor(err, r.ID)
+	}
+	ns, err := netns.FromFile(nsFile)
+	if err != nil {
+		_ = p.Close()
+		return attach.Target{}, badDescriptor(err, r.ID)
+	}
+	t := attach.Target{ID: r.ID, Role: r.Role, Way: r.Way, Process: p, NS: ns}
+	if err := a.check(t); err != nil {
+		_ = p.Close()
+		_ = ns.Close()
+		return attach.Target{}, err
+	}
+	return t, nil
+}
+
+func badDescriptor(err error, id container.ID) error {
+	if errors.Is(err, attest.ErrGone) {
+		return fault.New(fault.ContainerGone, fmt.Sprintf("container %s ended before it could get its role", id.Short()), "start it again")
+	}
+	return fault.Wrap(err, fault.RequestInvalid, "the hook's descriptors are not a process and its network namespace", "use the taskrole-runtime of the agent's own version")
+}
+
+// check compares the namespace handed over with the process's own, as the kernel has it.
+func (a *Agent) check(t attach.Target) error {
+	file, err := t.Process.NetNS()
+	if err != nil {
+		return badDescriptor(err, t.ID)
+	}
+	own, err := netns.FromFile(file)
+	if err != nil {
+		return badDescriptor(err, t.ID)
+	}
+	defer func() { _ = own.Close() }()
+	if same, err := own.Same(t.NS); err != nil || !same {
+		return badDescriptor(fmt.Errorf("the namespace is not the process's own: %w", errors.Join(err)), t.ID)
+	}
+	host, err := a.host.Same(t.NS)
+	if err != nil {
+		return badDescriptor(err, t.ID)
+	}
+	if host {
+		return fault.New(fault.HostNetwork,
+			fmt.Sprintf("container %s uses the host's network, where a role would belong to every process of the host", t.ID.Short()),
+			"give it a network of its own (--network bridge, or --network none with egress)")
+	}
+	return nil
+}
+
+// prepare decides whether the container may have the role and gets its first credentials.
+func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Role, t attach.Target) (attach.Service, error) {
+	c, err := a.facts(ctx, role, t.ID)
+	if err != nil {
+		return attach.Service{}, err
+	}
+	if d := policy.Decide(role.Allow, c); !d.Allowed {
+		return attach.Service{}, fault.New(fault.RoleNotAllowed,
+			fmt.Sprintf("container %s may not have the role %s (%s)", c.Title(), role.Name, strings.Join(d.Trace, "; ")),
+			"add a rule that matches it to roles."+role.Name+".allow in "+cfg.Path)
+	}
+	session, err := role.SessionName(c, a.hostname)
+	if err != nil {
+		return attach.Service{}, err
+	}
+	lease, err := a.broker.Acquire(ctx, grant.Grant{
+		Role: role.ARN, Session: session, Duration: role.Duration, ExternalID: role.ExternalID,
+		Policy: role.Policy, Tags: role.Tags, Region: cfg.RegionOf(role),
+	})
+	if err != nil {
+		return attach.Service{}, err
+	}
+	s, err := a.service(cfg, role, c, lease)
+	if err == nil {
+		err = a.register.note(t)
+	}
+	if err != nil {
+		lease.Release()
+		return attach.Service{}, err
+	}
+	s.RoleARN, s.Session = role.ARN.String(), session
+	return s, nil
+}
+
+// facts asks the engine who the container is. Where no rule needs to know, an engine that does not answer is no
+// obstacle: the names are for the log then.
+func (a *Agent) facts(ctx context.Context, role config.Role, id container.ID) (container.Container, error) {
+	unknown := container.Container{ID: id}
+	if a.engine == nil {
+		return unknown, nil
+	}
+	needed := false
+	for _, r := range role.Allow {
+		needed = needed || r.NeedsEngine()
+	}
+	c, err := a.engine.Lookup(ctx, id)
+	if err != nil && needed {
+		return unknown, err
+	}
+	if err != nil {
+		a.log.DebugContext(ctx, "the engine does not name the container", slog.String("container_id", id.Short()), slog.String("error", err.Error()))
+		return unknown, nil
+	}
+	return c, nil
+}
+
+// service is what the container finds in its namespace.
+func (a *Agent) service(cfg *config.Config, role config.Role, c container.Container, lease *broker.Lease) (attach.Service, error) {
+	o := endpoint.Options{
+		Container: c, Role: role.Name, RoleARN: role.ARN, Region: cfg.RegionOf(role), IMDS: endpoint.Mode(role.IMDS),
+		Credentials: lease.Credentials, Tokens: a.tokens, Logger: a.log,
+	}
+	release := lease.Release
+	if role.Egress != nil {
+		proxy, err := egress.New(egress.Options{
+			Region: o.Region, Partition: role.ARN.Partition,
+			Services: role.Egress.Services, Endpoints: role.Egress.Endpoints, Logger: a.log,
+		})
+		if err != nil {
+			return attach.Service{}, err
+		}
+		o.Proxy = proxy
+		release = func() {
+			proxy.Close()
+			lease.Release()
+		}
+	}
+	srv := endpoint.NewServer(endpoint.New(o), a.log)
+	return attach.Service{
+		Container:    c,
+		Destinations: endpoint.Destinations(o),
+		Serve:        func(l net.Listener) error { return serve(srv, l) },
+		Release: func(ended bool) {
+			_ = srv.Close()
+			release()
+			if ended {
+				a.register.forget(c.ID)
+			}
+		},
+	}, nil
+}
+
+// serve runs srv on l until l is closed.
+func serve(srv *http.Server, l net.Listener) error {
+	err := srv.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// List returns the attached containers.
+func (a *Agent) List(context.Context) (control.ListReply, error) {
+	var reply control.ListReply
+	for _, c := range a.attacher.List() {
+		reply.Containers = append(reply.Containers, control.Attached{
+			ID: c.Container.ID, Name: c.Container.Name, Role: c.Role, RoleARN: c.RoleARN, Session: c.Session, Way: c.Way,
+			PID: c.PID, Since: c.Since, Endpoints: texts(c.Addresses),
+		})
+	}
+	return reply, nil
+}

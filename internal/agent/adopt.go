@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"taskrole/internal/attach"
+	"taskrole/internal/attest"
+	"taskrole/internal/config"
+	"taskrole/internal/container"
+	"taskrole/internal/durable"
+	"taskrole/internal/fault"
+	"taskrole/internal/netns"
+)
+
+// record is what is kept of an attached container, so that a new agent can attach it again: who it is and which role
+// it asked for. It holds no credentials, and no permission either: policy is asked again.
+type record struct {
+	ID    container.ID  `json:"id"`
+	Role  string        `json:"role"`
+	Way   container.Way `json:"way"`
+	PID   int           `json:"pid"`
+	Start uint64        `json:"start"` // clock ticks after boot
+	// Cgroup is the id of the container's cgroup, which the kernel never gives twice; a number for a process comes round
+	// again. 0 on hosts without cgroup v2.
+	Cgroup uint64 `json:"cgroup"`
+}
+
+// register is the directory of records, beside the control socket: on a file system that a reboot empties, as the
+// processes are gone then too.
+type register struct {
+	dir  string
+	tree *attest.Tree
+}
+
+// maxRecord bounds a record that is read back.
+const maxRecord = 4 << 10
+
+func openRegister(cfg *config.Config, tree *attest.Tree) (*register, error) {
+	parent := filepath.Dir(cfg.Socket)
+	r := &register{dir: filepath.Join(parent, "containers"), tree: tree}
+	//nolint:gosec // the socket in it has a mode of its own
+	if err := errors.Join(os.MkdirAll(parent, 0o755), os.MkdirAll(r.dir, 0o700)); err != nil {
+		return nil, fmt.Errorf("make the directory of attached containers: %w", err)
+	}
+	return r, nil
+}
+
+func (r *register) path(id container.ID) string { return filepath.Join(r.dir, string(id)+".json") }
+
+// note writes the record of t.
+func (r *register) note(t attach.Target) error {
+	cg, _, err := r.tree.Of(t.Process)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(record{ID: t.ID, Role: t.Role, Way: t.Way, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID})
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(r.path(t.ID), b, 0o600)
+}
+
+// forget removes the record of a container that has ended.
+func (r *register) forget(id container.ID) {
+	_ = os.Remove(r.path(id)) // a record that stays is found stale at the next start
+}
+
+// alive reads every record whose process is still the one it was written for, and removes the others.
+func (r *register) alive(log *slog.Logger) []attach.Target {
+	files, err := filepath.Glob(filepath.Join(r.dir, "*.json"))
+	if err != nil {
+		return nil
+	}
+	var targets []attach.Target
+	for _, f := range files {
+		t, err := r.open(f)
+		if err != nil {
+			log.Debug("record of a container that is gone", slog.String("container_id", container.ID(strings.TrimSuffix(filepath.Base(f), ".json")).Short()), slog.String("error", err.Error()))
+			_ = os.Remove(f)
+			continue
+		}
+		targets = append(targets, t)
+	}
+	return targets
+}
+
+// errOther means that the process of a record has ended and its number is another's now.
+var errOther = errors.New("the process is another one now")
+
+func (r *register) open(file string) (attach.Target, error) {
+	b, err := durable.ReadFile(file, maxRecord)
+	if err != nil {
+		return attach.Target{}, err
+	}
+	var rec record
+	if err := json.Unmarshal(b, &rec); err != nil {
+		return attach.Target{}, err
+	}
+	if !rec.ID.Valid() || r.path(rec.ID) != file {
+		return attach.Target{}, fmt.Errorf("record of %q", rec.ID.Short())
+	}
+	p, err := attest.OpenProcess(rec.PID)
+	if err != nil {
+		return attach.Target{}, err
+	}
+	cg, _, err := r.tree.Of(p)
+	if err != nil || p.Start() != rec.Start || cg.ID != rec.Cgroup {
+		return attach.Target{}, errors.Join(errOther, err, p.Close())
+	}
+	f, err := p.NetNS()
+	if err != nil {
+		return attach.Target{}, errors.Join(err, p.Close())
+	}
+	ns, err := netns.FromFile(f)
+	if err != nil {
+		return attach.Target{}, errors.Join(err, p.Close())
+	}
+	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Process: p, NS: ns}, nil
+}
+
+// adopt attaches again what an earlier agent had attached. It returns when each container has its role back, has been
+// refused for good, or has ended. The hook is served meanwhile.
+func (a *Agent) adopt(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, t := range a.register.alive(a.log) {
+		wg.Go(func() { a.adoptOne(ctx, t) })
+	}
+	wg.Wait()
+}
+
+// The pauses between attempts while STS does not answer.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+func (a *Agent) adoptOne(ctx context.Context, t attach.Target) {
+	log := a.log.With(slog.String("container_id", t.ID.Short()), slog.String("role", t.Role))
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		_, _, err := a.give(ctx, t)
+		if err == nil {
+			log.InfoContext(ctx, "attached again after a restart of the agent")
+			return
+		}
+		f := fault.As(err)
+		log.WarnContext(ctx, "not attached again", slog.String("code", string(f.Code)), slog.String("error", f.What))
+		switch f.Code {
+		case fault.STSUnreachable, fault.SourceUnavailable, fault.EngineUnreachable, fault.CredentialsNotReady:
+		default:
+			return // asking again changes nothing
+		}
+		var again attach.Target
+		if again, err = a.register.open(a.register.path(t.ID)); err != nil {
+			return // it has ended
+		}
+		t = again
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			_ = t.Process.Close()
+			_ = t.NS.Close()
+			return
+		case <-timer.C:
+		}
+	}
+}

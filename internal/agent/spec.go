@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"taskrole/internal/cdispec"
+	"taskrole/internal/config"
+	"taskrole/internal/durable"
+	"taskrole/internal/fault"
+)
+
+func specPath(cfg *config.Config) string { return filepath.Join(cfg.CDI.Dir, cdispec.FileName) }
+
+// writeSpec writes the CDI document, which engines and our runtime shim read. It stays when the agent stops: the hook
+// in it then says that the agent is not there, where the engine alone would say "unresolvable device".
+func (a *Agent) writeSpec(cfg *config.Config) error {
+	roles := make([]cdispec.Role, 0, len(cfg.Roles))
+	for _, r := range cfg.Roles {
+		roles = append(roles, cdispec.Role{Name: r.Name, Region: r.Region, Proxy: r.Egress != nil, ProxyPlainHTTP: plainHTTP(r.Egress)})
+	}
+	b, err := cdispec.Build(roles, cdispec.HookCommand{Path: a.runtime, Socket: cfg.Socket})
+	if err != nil {
+		return fmt.Errorf("build the CDI document: %w", err)
+	}
+	if err := os.MkdirAll(cfg.CDI.Dir, 0o755); err != nil { //nolint:gosec // engines of other users read it; it holds no secret
+		return fmt.Errorf("make the CDI directory: %w", err)
+	}
+	if err := durable.WriteFile(specPath(cfg), b, 0o644); err != nil {
+		return fmt.Errorf("write the CDI document: %w", err)
+	}
+	return nil
+}
+
+// plainHTTP says whether a role's proxy leads to an endpoint without TLS, such as a simulator's.
+func plainHTTP(e *config.Egress) bool {
+	if e == nil {
+		return false
+	}
+	for _, u := range e.Endpoints {
+		if strings.HasPrefix(strings.ToLower(u), "http://") {
+			return true
+		}
+	}
+	return false
+}
+
+// runtimePath finds taskrole-runtime: as configured, beside the agent's own program, or on PATH. Engines call it by the
+// absolute path.
+func runtimePath(configured string) (string, error) {
+	const name = "taskrole-runtime"
+	var beside string
+	if self, err := os.Executable(); err == nil {
+		beside = filepath.Join(filepath.Dir(self), name)
+	}
+	for _, p := range []string{configured, beside} {
+		if p == "" {
+			continue
+		}
+		if _, err := os.Stat(p); err == nil {
+			return filepath.Abs(p)
+		} else if p == configured {
+			return "", fault.Wrap(err, fault.RuntimeUnavailable, fmt.Sprintf("no program at %s, which `runtime` in the configuration names", p), "install taskrole-runtime there")
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		return "", fault.Wrap(err, fault.RuntimeUnavailable, name+" is neither beside the agent nor on PATH", "install it beside taskrole, or set `runtime` in the configuration")
+	}
+	return filepath.Abs(p)
+}
+
+// reloadOn reads the configuration again for each signal. Containers that are attached keep what they have.
+func (a *Agent) reloadOn(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			if err := a.reload(ctx); err != nil {
+				a.log.ErrorContext(ctx, "the new configuration cannot be used; the old one stays", slog.String("error", err.Error()))
+			}
+		}
+	}
+}
+
+// errRestart says what a reload cannot change.
+var errRestart = errors.New("socket, runtime, engines and sts change only with a restart of the agent")
+
+func (a *Agent) reload(ctx context.Context) error {
+	old := a.config.Load()
+	cfg, err := config.Load(old.Path)
+	if err != nil {
+		return err
+	}
+	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.STS != old.STS || cfg.CDI != old.CDI {
+		return errRestart
+	}
+	if err := a.writeSpec(cfg); err != nil {
+		return err
+	}
+	a.config.Store(cfg)
+	a.log.InfoContext(ctx, "configuration reloaded", slog.Int("roles", len(cfg.Roles)))
+	return nil
+}
