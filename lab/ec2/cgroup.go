@@ -121,7 +121,7 @@ func removeTree(dir string) error {
 		if err == nil && e.IsDir() {
 			dirs = append(dirs, path)
 		}
-		return nil //nolint:nilerr // cgroups come and go while we look
+		return nil // cgroups come and go while we look
 	})
 	var errs []error
 	for _, d := range slices.Backward(dirs) {

@@ -3,8 +3,7 @@ package ec2
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,10 +82,10 @@ func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, er
 	if d.plan, err = newPlan(i, o); err != nil {
 		return nil, err
 	}
+	d.close = func() error { return os.RemoveAll(d.plan.Dir) }
 	if err := d.supervise(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(d.plan.Dir))
+		return nil, errors.Join(err, d.close())
 	}
-	d.close = sync.OnceValue(d.shutDown)
 	if err := d.await(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start docker: %w", err), d.close())
 	}
@@ -110,9 +109,6 @@ func newPlan(i *Instance, o DockerOptions) (plan, error) {
 	if base == "" {
 		base = i.dir
 	}
-	var id [4]byte
-	_, _ = rand.Read(id[:]) // never fails
-	p.Cgroup = "taskrole-lab-" + hex.EncodeToString(id[:])
 	if o.Spec != "" {
 		p.Env = append(p.Env, "TASKROLE_CDI_SPEC="+o.Spec)
 	}
@@ -129,17 +125,25 @@ func newPlan(i *Instance, o DockerOptions) (plan, error) {
 	}
 	slices.Sort(p.Binds)
 	p.Binds = slices.Compact(p.Binds)
-	dir, err := os.MkdirTemp(base, "d")
+	base, err := filepath.Abs(base)
 	if err != nil {
+		return plan{}, fmt.Errorf("docker's directory: %w", err)
+	}
+	if p.Dir, err = os.MkdirTemp(base, "d"); err != nil {
 		return plan{}, fmt.Errorf("make docker's directory: %w", err)
 	}
-	if p.Dir, err = filepath.Abs(dir); err != nil {
-		return plan{}, err
-	}
-	if n := len(p.exec()) + len("/containerd/containerd-debug.sock"); n > maxSocketPath {
-		return plan{}, errors.Join(fmt.Errorf("directory %s is too long for docker's sockets by %d bytes", p.Dir, n-maxSocketPath), os.Remove(p.Dir))
+	p.Cgroup = cgroupPrefix(base) + filepath.Base(p.Dir)
+	if n := len(p.exec()) + len("/containerd/containerd-debug.sock") - maxSocketPath; n > 0 {
+		err := fmt.Errorf("directory %s is too long for docker's sockets by %d bytes", base, n)
+		return plan{}, errors.Join(err, os.Remove(p.Dir))
 	}
 	return p, nil
+}
+
+// cgroupPrefix is how the names of the cgroups of all engines with directories in base begin: so they can be
+// recognised, also after an engine that did not start.
+func cgroupPrefix(base string) string {
+	return fmt.Sprintf("taskrole-lab-%x", sha256.Sum256([]byte(base)))[:len("taskrole-lab-")+8] + "-"
 }
 
 // maxSocketPath is how long the path of a Unix socket may be (unix(7)).
@@ -169,7 +173,7 @@ func (d *Docker) supervise() error {
 	if err := d.inst.thread.do(cmd.Start); err != nil {
 		return fmt.Errorf("start the engine's supervisor: %w", err)
 	}
-	d.stdin, d.pid = stdin, cmd.Process.Pid
+	d.stdin, d.pid, d.close = stdin, cmd.Process.Pid, sync.OnceValue(d.shutDown)
 	reports, exited := make(chan report), make(chan error, 1)
 	d.reports, d.exited = reports, exited
 	go func() {
@@ -185,7 +189,7 @@ func (d *Docker) supervise() error {
 		exited <- cmd.Wait()
 	}()
 	if _, err := stdin.Write(append(line, '\n')); err != nil {
-		return errors.Join(fmt.Errorf("instruct the engine's supervisor: %w", err), d.shutDown())
+		return fmt.Errorf("instruct the engine's supervisor: %w", err)
 	}
 	return nil
 }

@@ -167,11 +167,13 @@ func (i *Instance) serve(s *http.Server, l net.Listener) {
 func (i *Instance) NS() *netns.NS { return i.net.instance }
 
 // Traces is what can be looked for, once the instance is closed, to see whether anything of it is left. It includes
-// the engines started so far.
+// the engines so far.
 func (i *Instance) Traces() leftover.Traces {
 	t := leftover.Traces{
 		Dirs:  []string{i.dir},
 		NetNS: []uint64{i.net.aws.ID().Ino, i.net.instance.ID().Ino},
+		// Also of engines that did not start.
+		Cgroups: []string{cgroupPrefix(i.dir) + "*"},
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -253,7 +255,7 @@ func (i *Instance) remember(pid int) {
 // ended waits up to d for the process behind a pidfd.
 func ended(pidfd int, d time.Duration) bool {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(d.Milliseconds()))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(d.Milliseconds())) //nolint:gosec // the kernel's descriptors are 32 bits
 		if !errors.Is(err, unix.EINTR) {
 			return n > 0 && err == nil
 		}

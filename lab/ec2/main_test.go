@@ -1,11 +1,14 @@
 package ec2_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,48 +19,39 @@ import (
 	"taskrole/lab/ec2/leftover"
 )
 
-// This program is its own client and supervisor: TestMain runs it again.
+// This program is its own supervisor, and a lab that is going to be killed: TestMain runs it again.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case ec2.EngineVerb:
 			os.Exit(ec2.EngineMain(os.Stdin, os.Stdout))
-		case "probe":
-			os.Exit(probe(os.Args[2:]))
 		case "doomed":
-			os.Exit(doomed(os.Args[2:]))
+			os.Exit(doomed(os.Args[2], os.Args[3]))
 		}
 	}
 	os.Exit(testkit.Main(m))
 }
 
-// probe asks for METHOD URL and prints the body. Exit status 1 is a time-out, 2 any other error.
-func probe(args []string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, args[0], args[1], nil)
-	if err != nil {
-		return 3
+// client builds the test client, static whatever this program is.
+func client(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "client")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./testdata/client")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the client: %v\n%s", err, out)
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{}}).Do(req)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return 1
-	}
-	if err != nil {
-		_, _ = os.Stderr.WriteString(err.Error())
-		return 2
-	}
-	defer resp.Body.Close()
-	_, _ = os.Stdout.ReadFrom(resp.Body)
-	return 0
+	return path
 }
 
-// fakeCloud answers with single words. Its metadata service limits the hops of PUT answers as the real one does.
+// fakeCloud answers with single words and the caller's address. Its metadata service limits the hops of PUT answers
+// as the real one does.
 type fakeCloud struct{ hopLimit int }
 
 func word(s string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write([]byte(s + " " + strings.SplitN(r.RemoteAddr, ":", 2)[0]))
+		host, _, _ := strings.Cut(r.RemoteAddr, ":")
+		_, _ = w.Write([]byte(s + " to " + host))
 	})
 }
 
@@ -77,7 +71,7 @@ func (c fakeCloud) MetadataServer() *http.Server {
 				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TTL, c.hopLimit)
 			})
 		}
-		_, _ = w.Write([]byte("metadata"))
+		word("metadata").ServeHTTP(w, r)
 	}
 	return &http.Server{
 		Handler:     http.HandlerFunc(h),
@@ -92,25 +86,30 @@ func launch(t *testing.T, o ec2.Options) *ec2.Instance {
 	if o.Cloud == nil {
 		o.Cloud = fakeCloud{hopLimit: 1}
 	}
+	begin := time.Now()
 	i, err := ec2.Launch(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		traces := i.Traces()
-		begin := time.Now()
-		if err := i.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		t.Logf("closed in %v", time.Since(begin))
-		nothingLeft(t, traces)
-	})
+	t.Logf("launched in %v", time.Since(begin))
+	t.Cleanup(func() { closeInstance(t, i) })
 	return i
+}
+
+func closeInstance(t *testing.T, i *ec2.Instance) {
+	t.Helper()
+	traces := i.Traces()
+	begin := time.Now()
+	if err := i.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	t.Logf("closed in %v", time.Since(begin))
+	nothingLeft(t, traces)
 }
 
 func nothingLeft(t *testing.T, traces leftover.Traces) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 	defer cancel()
 	found, err := traces.Wait(ctx)
 	if err != nil {
@@ -119,4 +118,20 @@ func nothingLeft(t *testing.T, traces leftover.Traces) {
 	for _, f := range found {
 		t.Errorf("left behind: %s", f)
 	}
+}
+
+// finish waits for a started command and returns its exit status and what it printed.
+func finish(t *testing.T, start func(*exec.Cmd) error, path string, args ...string) (int, string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
 }

@@ -50,8 +50,6 @@ func (p plan) daemonConfig(major int) ([]byte, error) {
 		"default-address-pools": []map[string]any{{"base": dockerPool, "size": 24}},
 		// Nobody answers there, and nothing of the machine's resolver gets into a container.
 		"dns": []string{servicesAddr},
-		// At Close the containers are gone already; when we died nobody waits for them.
-		"shutdown-timeout": 1,
 	}
 	if p.Runtime != "" {
 		c["runtimes"] = map[string]any{"taskrole": map[string]any{"path": p.Runtime}}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,9 @@ const customNetwork = "lab"
 // Run runs a container with docker run. Result has the client's exit status: the container's own, or 125 to 127
 // when it did not start. When ctx ends, the container is removed.
 func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
+	if c.Name == "" {
+		c.Name = "lab-" + rand.Text()[:12] // to find it again
+	}
 	args, err := d.runArgs(c)
 	if err != nil {
 		return Result{}, err
@@ -41,7 +45,7 @@ func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
 		}
 	}
 	r, err := d.Exec(ctx, args...)
-	if ctx.Err() != nil && c.Name != "" {
+	if ctx.Err() != nil {
 		// The client is dead, the container is not.
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience)
 		defer cancel()
@@ -52,14 +56,11 @@ func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
 }
 
 func (d *Docker) runArgs(c Container) ([]string, error) {
-	args := []string{"run", "--pull=never"}
+	args := []string{"run", "--pull=never", "--name=" + c.Name}
 	if c.Detach {
 		args = append(args, "--detach")
 	} else {
 		args = append(args, "--rm")
-	}
-	if c.Name != "" {
-		args = append(args, "--name="+c.Name)
 	}
 	switch c.Network {
 	case "":

@@ -25,11 +25,8 @@ import (
 // the TestMain of a test that does.
 const EngineVerb = "engine-root"
 
-// How long the parts of an orderly end may take.
-const (
-	stopPatience = 3 * time.Second // dockerd after SIGTERM
-	goPatience   = 5 * time.Second // the kernel, to end processes and to let go of cgroups
-)
+// goPatience is how long the kernel may take to end the engine's processes and to let go of its cgroups.
+const goPatience = 5 * time.Second
 
 // EngineMain is the supervisor of one private engine. It is a program of its own, between us and dockerd, for two
 // reasons: the mounts must be made by a process that is alone in its mount namespace, which a Go program with its
@@ -64,7 +61,14 @@ func EngineMain(stdin io.Reader, stdout io.Writer) int {
 	}()
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
-	s := &supervisor{plan: p, children: children, say: func(r report) { _ = out.Encode(r) }}
+	// The directory itself can only be removed from outside: in a tree it is a mount point.
+	outside, err := os.OpenFile(filepath.Dir(p.Dir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		_ = out.Encode(report{Error: "find the engine's directory: " + err.Error()})
+		return 1
+	}
+	defer func() { _ = outside.Close() }()
+	s := &supervisor{plan: p, outside: outside, children: children, say: func(r report) { _ = out.Encode(r) }}
 	s.run(ctx)
 	left := s.cleanUp()
 	s.say(report{Left: left})
@@ -76,12 +80,13 @@ func EngineMain(stdin io.Reader, stdout io.Writer) int {
 
 type supervisor struct {
 	plan     plan
+	outside  *os.File         // the parent of the engine's directory
 	say      func(report)     // errors are dropped: the parent may be gone
 	children <-chan os.Signal // one of our children ended
 	cgroups  *cgroups
 }
 
-// run starts dockerd and returns once ctx or the daemon has ended.
+// run starts dockerd and returns once ctx or the daemon has ended; cleanUp ends what is still there.
 func (s *supervisor) run(ctx context.Context) {
 	daemon, cli, err := s.start(ctx)
 	if err != nil {
@@ -89,17 +94,11 @@ func (s *supervisor) run(ctx context.Context) {
 		return
 	}
 	s.say(report{CLI: cli})
-	status, ended := s.waitFor(ctx, daemon)
-	if ended {
+	if status, ended := s.waitFor(ctx, daemon); ended {
 		s.say(report{Error: fmt.Sprintf("dockerd ended with status %d\n%s", status.ExitStatus(), s.complaints())})
-		return
 	}
-	if err := unix.Kill(daemon, unix.SIGTERM); err != nil {
-		return
-	}
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
-	defer cancel()
-	s.waitFor(patience, daemon)
+	// No SIGTERM: there is nothing to save. The images are in memory, the network is about to vanish, the containers
+	// were removed if the end is an orderly one; and dockerd spends a second on asking its containerd to end.
 }
 
 // waitFor reaps children until pid is among them or ctx ends. Nobody else may wait for a child meanwhile.
@@ -166,7 +165,7 @@ func (s *supervisor) startDaemon(dockerd string) (pid int, err error) {
 		return 0, err
 	}
 	defer func() { _ = group.Close() }()
-	// Not bound to a context: SIGTERM, not SIGKILL, must be the first thing it gets.
+	// Not bound to a context: the cgroup says what has to end, and it is more than this process.
 	cmd := exec.Command(dockerd, "--config-file", s.plan.config()) //nolint:noctx // see above
 	cmd.Env = append([]string{"PATH=" + cleanPath, "HOME=" + s.plan.Dir}, s.plan.Env...)
 	cmd.Dir = "/"
@@ -196,11 +195,13 @@ func (s *supervisor) cleanUp() (left []string) {
 		note(err)
 		return left
 	}
-	note(os.RemoveAll(s.plan.exec()))
 	entries, err := os.ReadDir(s.plan.Dir)
 	note(err)
 	for _, e := range entries {
 		note(os.RemoveAll(filepath.Join(s.plan.Dir, e.Name())))
+	}
+	if err := unix.Unlinkat(int(s.outside.Fd()), filepath.Base(s.plan.Dir), unix.AT_REMOVEDIR); err != nil {
+		note(fmt.Errorf("remove %s: %w", s.plan.Dir, err))
 	}
 	return left
 }

@@ -23,7 +23,7 @@ type Traces struct {
 	Dirs []string
 	// NetNS are the inode numbers of network namespaces in which nobody may be and which nobody may hold open.
 	NetNS []uint64
-	// Cgroups are names of directories below the roots of the cgroup hierarchies.
+	// Cgroups are names of directories below the roots of the cgroup hierarchies, as patterns of filepath.Match.
 	Cgroups []string
 }
 
