@@ -18,6 +18,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"taskrole/internal/container"
 	"taskrole/internal/control"
@@ -136,7 +137,7 @@ func (p process) close() {
 
 // oneLine makes one line of bounded length out of s, whatever STS or a configuration put into it.
 func oneLine(s string) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	s = strings.Map(printable, strings.Join(strings.Fields(s), " "))
 	if len(s) > maxLine {
 		code := s[strings.LastIndexByte(s, ' ')+1:]
 		s = strings.ToValidUTF8(s[:maxLine-len(code)], "") + "… " + code
@@ -156,4 +157,12 @@ func clip(s string) string {
 func invalid(cause error, what string) error {
 	return fault.Wrap(cause, fault.RequestInvalid, what,
 		"only an OCI runtime runs this hook; if one did, update it or report this")
+}
+
+// printable keeps what a terminal shows, and nothing that it obeys.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }

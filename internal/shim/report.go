@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -67,9 +68,17 @@ func formatEntry(format, line string, now time.Time) (string, error) {
 
 // oneLine makes one line of bounded length out of s, whatever a bundle put into it.
 func oneLine(s string) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	s = strings.Map(printable, strings.Join(strings.Fields(s), " "))
 	if len(s) > maxLine {
 		s = strings.ToValidUTF8(s[:maxLine], "") + "…"
 	}
 	return s
+}
+
+// printable keeps what a terminal shows, and nothing that it obeys.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }

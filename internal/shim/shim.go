@@ -39,9 +39,6 @@ const (
 	pidVariable     = "TASKROLE_SHIM_PID"    // set by the shim itself: see recursion
 )
 
-// maxSpec bounds the document with the roles: some 500 bytes each.
-const maxSpec = 8 << 20
-
 // Options is the process the shim works for. Every field must be set.
 type Options struct {
 	Args   []string // os.Args
@@ -126,18 +123,19 @@ func lookUp(o Options, role string) (ociedit.Edits, error) {
 		paths = []string{p}
 	}
 	for _, path := range paths {
-		spec, err := durable.ReadFile(path, maxSpec)
+		spec, err := durable.ReadFile(path, cdispec.MaxSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return ociedit.Edits{}, fault.Wrap(err, fault.Internal,
-				fmt.Sprintf("the list of roles at %s cannot be read: %s", path, reason(err)),
-				"restart the taskrole agent, which writes it anew")
+			return ociedit.Edits{}, badSpec(path, err)
 		}
 		edits, err := cdispec.Device(spec, role)
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			return ociedit.Edits{}, f
+		}
 		if err != nil {
-			return ociedit.Edits{}, err
+			return ociedit.Edits{}, badSpec(path, err)
 		}
 		for i := range edits.Hooks {
 			edits.Hooks[i].Args = append(slices.Clip(edits.Hooks[i].Args), "--way", string(container.WayShim))
@@ -147,6 +145,11 @@ func lookUp(o Options, role string) (ociedit.Edits, error) {
 	return ociedit.Edits{}, fault.New(fault.AgentUnreachable,
 		fmt.Sprintf("the taskrole agent has not written its list of roles to %s", paths[0]),
 		`start it with "taskrole agent" (or systemctl start taskrole), or start the container without a role`)
+}
+
+func badSpec(path string, err error) error {
+	return fault.Wrap(err, fault.Internal, fmt.Sprintf("the list of roles at %s cannot be read: %s", path, reason(err)),
+		"restart the taskrole agent, which writes it anew")
 }
 
 // replace puts a new config.json in the old one's place, with its mode and owner.
