@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,9 +22,36 @@ import (
 	"taskrole/internal/container"
 	"taskrole/internal/fault"
 	"taskrole/internal/netns"
+	"taskrole/internal/testkit"
+	"taskrole/internal/testkit/actor"
 )
 
 const ecsURL = "http://169.254.170.2/"
+
+func TestMain(m *testing.M) {
+	if actor.Main() {
+		return
+	}
+	os.Exit(testkit.Main(m))
+}
+
+// target opens the process as the hook would.
+func target(t *testing.T, c *actor.Actor, id container.ID, role string) attach.Target {
+	t.Helper()
+	p, err := attest.OpenProcess(c.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := p.NetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := netns.FromFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return attach.Target{ID: id, Role: role, Way: container.WayCDI, Process: p, NS: ns}
+}
 
 type refusedKey struct{}
 
@@ -48,11 +76,11 @@ func newWorld(t *testing.T, connections int) *world {
 }
 
 // attach attaches c with the role.
-func (w *world) attach(c *child, id container.ID, role string) (attach.Attached, bool, error) {
-	return w.attacher.Attach(w.t.Context(), c.target(id, role), func(context.Context) (attach.Service, error) { return w.service(id, role), nil })
+func (w *world) attach(c *actor.Actor, id container.ID, role string) (attach.Attached, bool, error) {
+	return w.attacher.Attach(w.t.Context(), target(w.t, c, id, role), func(context.Context) (attach.Service, error) { return w.service(id, role), nil })
 }
 
-func (w *world) mustAttach(c *child, id container.ID, role string) {
+func (w *world) mustAttach(c *actor.Actor, id container.ID, role string) {
 	w.t.Helper()
 	if _, already, err := w.attach(c, id, role); err != nil || already {
 		w.t.Fatalf("Attach(%s) = already %v, %v", id, already, err)
@@ -135,17 +163,17 @@ func addresses(t *testing.T, ns *netns.NS) []string {
 }
 
 func TestContainerFindsItsRoleAtEveryDestination(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	w.mustAttach(c, "c1", "reader")
 	for _, url := range []string{ecsURL, "http://169.254.169.254/", "http://127.0.0.1:61170/"} {
-		if got := c.do("get " + url); got != "200 reader <nil>" {
+		if got := c.Do("get " + url); got != "200 reader" {
 			t.Errorf("GET %s = %s", url, got)
 		}
 	}
 	list := w.attacher.List()
-	if len(list) != 1 || list[0].Role != "reader" || list[0].Session != "s-c1" || list[0].PID != c.cmd.Process.Pid || list[0].Direct {
+	if len(list) != 1 || list[0].Role != "reader" || list[0].Session != "s-c1" || list[0].PID != c.PID() || list[0].Direct {
 		t.Errorf("List() = %+v", list)
 	}
 }
@@ -153,11 +181,11 @@ func TestContainerFindsItsRoleAtEveryDestination(t *testing.T) {
 func TestApplicationKeepsPort80(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		t.Run(fmt.Sprintf("bound_before_attach_%v", before), func(t *testing.T) {
-			ns := newNS(t)
+			ns := actor.NewNS(t)
 			w := newWorld(t, 0)
-			c := startChild(t, ns, "")
+			c := actor.Start(t, ns, "")
 			bind := func() {
-				if got := c.do("serve 0.0.0.0:80"); got != "<nil>" {
+				if got := c.Do("serve 0.0.0.0:80"); got != "<nil>" {
 					t.Fatalf("the application cannot bind 0.0.0.0:80: %s", got)
 				}
 			}
@@ -168,10 +196,10 @@ func TestApplicationKeepsPort80(t *testing.T) {
 			if !before {
 				bind()
 			}
-			if got := c.do("get http://127.0.0.1/"); got != "200 the application <nil>" {
+			if got := c.Do("get http://127.0.0.1/"); got != "200 the application" {
 				t.Errorf("the application's own port 80 answers %s", got)
 			}
-			if got := c.do("get " + ecsURL); got != "200 reader <nil>" {
+			if got := c.Do("get " + ecsURL); got != "200 reader" {
 				t.Errorf("GET %s = %s", ecsURL, got)
 			}
 		})
@@ -179,9 +207,9 @@ func TestApplicationKeepsPort80(t *testing.T) {
 }
 
 func TestSecondAttachGetsTheSameAnswerAndNoSecondListener(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	first, _, err := w.attach(c, "c1", "reader")
 	if err != nil {
 		t.Fatal(err)
@@ -202,9 +230,9 @@ func TestSecondAttachGetsTheSameAnswerAndNoSecondListener(t *testing.T) {
 }
 
 func TestConcurrentFirstAttachesPrepareOnce(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	var firsts atomic.Int32
 	var wg sync.WaitGroup
 	for range 16 {
@@ -225,11 +253,11 @@ func TestConcurrentFirstAttachesPrepareOnce(t *testing.T) {
 }
 
 func TestRefusalLeavesNothing(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	want := fault.New(fault.RoleNotAllowed, "no", "")
-	_, _, err := w.attacher.Attach(t.Context(), c.target("c1", "reader"), func(context.Context) (attach.Service, error) { return attach.Service{}, want })
+	_, _, err := w.attacher.Attach(t.Context(), target(t, c, "c1", "reader"), func(context.Context) (attach.Service, error) { return attach.Service{}, want })
 	if fault.As(err) != want {
 		t.Errorf("Attach = %v, want %v", err, want)
 	}
@@ -240,49 +268,49 @@ func TestRefusalLeavesNothing(t *testing.T) {
 }
 
 func TestDetachWhenTheContainerEnds(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	w.mustAttach(c, "c1", "reader")
-	if got := c.do("hold 169.254.170.2:80"); got != "<nil>" {
+	if got := c.Do("hold 169.254.170.2:80"); got != "<nil>" {
 		t.Fatal(got)
 	}
-	c.end()
+	c.End()
 	eventually(t, "detached", func() bool { return len(w.attacher.List()) == 0 && w.released.Load() == 1 })
 	if left := addresses(t, ns); len(left) != 0 || !w.ended.Load() {
 		t.Errorf("addresses left on lo: %v; released as ended: %v", left, w.ended.Load())
 	}
-	again := startChild(t, ns, "") // a restart: same id, same namespace here, another process
+	again := actor.Start(t, ns, "") // a restart: same id, same namespace here, another process
 	w.mustAttach(again, "c1", "reader")
-	if got := again.do("get " + ecsURL); got != "200 reader <nil>" {
+	if got := again.Do("get " + ecsURL); got != "200 reader" {
 		t.Errorf("after a restart GET = %s", got)
 	}
 }
 
 func TestRestartDoesNotWaitForTheOldDetach(t *testing.T) {
-	ns, ns2 := newNS(t), newNS(t)
+	ns, ns2 := actor.NewNS(t), actor.NewNS(t)
 	w := newWorld(t, 0)
 	for range 5 { // the new hook may come before the old process's end has been noticed
-		c := startChild(t, ns, "")
+		c := actor.Start(t, ns, "")
 		w.mustAttach(c, "c1", "reader")
-		c.end()
-		c2 := startChild(t, ns2, "")
+		c.End()
+		c2 := actor.Start(t, ns2, "")
 		w.mustAttach(c2, "c1", "reader")
-		c2.end()
+		c2.End()
 	}
 	eventually(t, "all detached", func() bool { return len(w.attacher.List()) == 0 })
 }
 
 func TestStoppingLeavesTheAddressesSoThatRequestsAreRefused(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	w.mustAttach(c, "c1", "reader")
 	w.attacher.Close()
 	if left := addresses(t, ns); len(left) != 2 {
 		t.Errorf("addresses on lo after the agent stopped: %v; they keep requests from the host's IMDS", left)
 	}
-	if got := c.do("get http://169.254.169.254/"); !strings.Contains(got, "refused") {
+	if got := c.Do("get http://169.254.169.254/"); !strings.Contains(got, "refused") {
 		t.Errorf("GET after the agent stopped = %s, want refused", got)
 	}
 	if w.released.Load() != 1 || w.ended.Load() {
@@ -294,20 +322,20 @@ func TestStoppingLeavesTheAddressesSoThatRequestsAreRefused(t *testing.T) {
 }
 
 func TestConnectionsBeyondTheBoundWait(t *testing.T) {
-	ns := newNS(t)
+	ns := actor.NewNS(t)
 	w := newWorld(t, 2)
-	c := startChild(t, ns, "")
+	c := actor.Start(t, ns, "")
 	w.mustAttach(c, "c1", "reader")
-	hog := startChild(t, ns, "")
+	hog := actor.Start(t, ns, "")
 	for range 2 {
-		if got := hog.do("hold 169.254.170.2:80"); got != "<nil>" {
+		if got := hog.Do("hold 169.254.170.2:80"); got != "<nil>" {
 			t.Fatal(got)
 		}
 	}
 	answered := make(chan string, 1)
-	go func() { answered <- c.do("get " + ecsURL) }()
-	hog.end() // frees both slots
-	if got := <-answered; got != "200 reader <nil>" {
+	go func() { answered <- c.Do("get " + ecsURL) }()
+	hog.End() // frees both slots
+	if got := <-answered; got != "200 reader" {
 		t.Errorf("GET after the hog had gone = %s", got)
 	}
 }
