@@ -98,8 +98,11 @@ func (t *Tree) Of(p *Process) (Cgroup, bool, error) {
 	if t.root == nil {
 		return Cgroup{}, false, nil
 	}
-	c, err := t.of(p)
-	if err == nil && !p.Alive() { // a process that has ended is in the root, whatever it was in before
+	c, known, err := t.ofPidfd(p)
+	if err == nil && !known {
+		c, err = t.ofProc(p)
+	}
+	if !p.Alive() { // one that has ended is in the root, whatever it was in before, and its number may be another's
 		err = ErrGone
 	}
 	if err != nil {
@@ -108,15 +111,26 @@ func (t *Tree) Of(p *Process) (Cgroup, bool, error) {
 	return c, c.Path != "/", nil
 }
 
-// of asks the pidfd (Linux 6.13), else /proc under the process's number; the caller makes sure that it is alive.
-func (t *Tree) of(p *Process) (Cgroup, error) {
+// ofPidfd asks the pidfd, which needs Linux 6.13.
+func (t *Tree) ofPidfd(p *Process) (_ Cgroup, known bool, _ error) {
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CGROUPID}
-	var inner error
-	err := p.conn.Control(func(fd uintptr) { inner = unix.IoctlPidfdInfo(int(fd), &info) })
-	if err == nil && inner == nil && info.Mask&unix.PIDFD_INFO_CGROUPID != 0 && info.Cgroupid != 0 {
-		dir, err := t.Path(info.Cgroupid)
-		return Cgroup{info.Cgroupid, dir}, err
+	err := p.conn.Control(func(fd uintptr) {
+		if unix.IoctlPidfdInfo(int(fd), &info) != nil {
+			info.Mask = 0 // an older kernel
+		}
+	})
+	if err != nil {
+		return Cgroup{}, false, err
 	}
+	if info.Mask&unix.PIDFD_INFO_CGROUPID == 0 || info.Cgroupid == 0 {
+		return Cgroup{}, false, nil
+	}
+	dir, err := t.Path(info.Cgroupid)
+	return Cgroup{info.Cgroupid, dir}, err == nil, err
+}
+
+// ofProc goes by the number; the caller makes sure afterwards that the process is alive.
+func (t *Tree) ofProc(p *Process) (Cgroup, error) {
 	if p.pid == 0 {
 		return Cgroup{}, errors.New("the process is not visible in /proc")
 	}

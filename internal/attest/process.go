@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,9 +23,10 @@ type Process struct {
 	start uint64
 	inode uint64
 
-	watch sync.Once
-	ended chan struct{}
-	done  sync.WaitGroup // the watching goroutine
+	watch  sync.Once
+	ended  chan struct{}
+	done   sync.WaitGroup // the watching goroutine
+	closed atomic.Bool
 }
 
 // OpenProcess opens the process with the id pid. Whoever got the number from elsewhere has to make sure that it means
@@ -110,6 +113,9 @@ func verifyPidfd(fd int) (inode uint64, err error) {
 func (p *Process) read(fd int) (err error) {
 	if p.conn, err = p.file.SyscallConn(); err != nil {
 		return fmt.Errorf("read pidfd: %w", err)
+	}
+	if err := p.file.SetReadDeadline(time.Time{}); err != nil { // only files in the runtime's poller have deadlines
+		return fmt.Errorf("watch pidfd: %w", err)
 	}
 	if p.pid, err = pidOf(fd); err != nil {
 		return err
@@ -219,8 +225,7 @@ func hasEnded(fd uintptr) bool {
 func (p *Process) Ended() <-chan struct{} {
 	p.watch.Do(func() {
 		p.done.Go(func() {
-			err := p.conn.Read(hasEnded)
-			if errors.Is(err, os.ErrClosed) {
+			if err := p.conn.Read(hasEnded); err != nil && p.closed.Load() {
 				return
 			}
 			close(p.ended) // on any other error too: a process we cannot watch must not keep its credentials
@@ -272,6 +277,7 @@ func (p *Process) netNSFromProc() (*os.File, error) {
 
 // Close lets go of the process and waits for the goroutine that watched it.
 func (p *Process) Close() error {
+	p.closed.Store(true)
 	err := p.file.Close()
 	p.done.Wait()
 	return err
