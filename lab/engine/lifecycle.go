@@ -109,7 +109,7 @@ func (e *Engine) call(ctx context.Context, r *run, args ...string) error {
 		program = e.o.Shim
 	}
 	args = append([]string{"--root", filepath.Join(e.o.Dir, "state"), "--log", r.logPath(), "--log-format", "json"}, args...)
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the lab's own programs
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = []string{"PATH=" + defaultPath, "TASKROLE_OCI_RUNTIME=" + e.runtime, "TASKROLE_CDI_SPEC=" + e.o.Spec}
 	cmd.Dir = r.bundle
 	cmd.Stdout, cmd.Stderr = r.stdout, r.stderr

@@ -37,7 +37,7 @@ func main() {
 		if !errors.Is(err, errReported) {
 			fmt.Fprintln(os.Stderr, "taskrole-lab-probe:", err)
 		}
-		os.Exit(1) //nolint:forbidigo // this is a main package, though not under cmd: it is no part of the product
+		os.Exit(1)
 	}
 }
 
