@@ -1,0 +1,21 @@
+// Command taskrole is the agent that serves roles to the containers of a host, and the command line beside it. It
+// refuses to be in the path of a container's start: that is taskrole-runtime, which asks it.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"taskrole/internal/agent"
+	"taskrole/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Run(context.Background(), cli.Options{
+		Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr,
+		Agent: func(ctx context.Context, path string, logger *slog.Logger, reload <-chan os.Signal) error {
+			return agent.Run(ctx, agent.Options{ConfigPath: path, Logger: logger, Reload: reload})
+		},
+	}))
+}
