@@ -8,9 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"taskrole/internal/config"
 	"taskrole/internal/fault"
@@ -41,11 +41,11 @@ Logs go to stderr: text on a terminal, JSON otherwise.`,
 }
 
 func runAgent(ctx context.Context, o Options, configPath string, logger *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the clean-up
 	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, unix.SIGHUP)
+	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 
 	err := o.Agent(ctx, configPath, logger, reload)
@@ -79,19 +79,21 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(w, options)), nil
 }
 
+// isTerminal also takes /dev/null for one: how nobody reads it does not matter.
 func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // isJournal says whether f is the connection to systemd's journal, which notes the time itself: stream is the value
 // of JOURNAL_STREAM, device and inode of that connection (systemd.exec(5)).
 func isJournal(f *os.File, stream string) bool {
-	var s unix.Stat_t
-	if stream == "" || unix.Fstat(int(f.Fd()), &s) != nil {
+	info, err := f.Stat()
+	if stream == "" || err != nil {
 		return false
 	}
-	return stream == fmt.Sprintf("%d:%d", s.Dev, s.Ino)
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stream == fmt.Sprintf("%d:%d", s.Dev, s.Ino)
 }
 
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
