@@ -22,7 +22,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"taskrole/internal/container"
+	"taskrole/lab/ec2/engineroot"
 )
+
+// EngineVerb is the first argument with which NewDocker runs its own program again, as the engine's supervisor. A
+// program that uses NewDocker must hand over to EngineMain when it sees it, and so must the TestMain of a test.
+const EngineVerb = engineroot.Verb
+
+// EngineMain is that supervisor (package engineroot), with the program's own standard input and output. The result
+// is the exit status.
+func EngineMain(stdin io.Reader, stdout io.Writer) int { return engineroot.Main(stdin, stdout) }
 
 // DockerOptions describe a private Docker.
 type DockerOptions struct {
@@ -52,12 +61,12 @@ type DockerOptions struct {
 // directories, sockets, mounts, cgroups and network.
 type Docker struct {
 	inst     *Instance
-	plan     plan
+	plan     engineroot.Plan
 	version  string
 	cli      string
 	thread   *thread // inside the instance's network and the engine's mounts
 	stdin    io.Closer
-	reports  <-chan report
+	reports  <-chan engineroot.Report
 	exited   <-chan error
 	close    func() error
 	waysIn   []container.Way
@@ -69,7 +78,7 @@ type Docker struct {
 // FindDocker returns the path of dockerd in a root file system, "" meaning this machine. The error wraps
 // exec.ErrNotFound when there is none.
 func FindDocker(root string) (string, error) {
-	return findIn("/"+strings.TrimPrefix(root, "/"), "dockerd")
+	return engineroot.Find("/"+strings.TrimPrefix(root, "/"), "dockerd")
 }
 
 // NewDocker starts a daemon in the instance and returns once it answers. When ctx ends before that, or anything
@@ -92,19 +101,22 @@ func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, er
 	if o.Runtime != "" {
 		d.waysIn = append(d.waysIn, container.WayShim)
 	}
-	major, err := parseMajor(d.version)
+	major, err := engineroot.Major(d.version)
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	if o.CDIDir != "" && major >= cdiMajor {
+	if o.CDIDir != "" && major >= engineroot.CDIMajor {
 		d.waysIn = append(d.waysIn, container.WayCDI)
 	}
 	i.own(d)
 	return d, nil
 }
 
-func newPlan(i *Instance, o DockerOptions) (plan, error) {
-	p := plan{Root: o.Root, Runtime: o.Runtime, CDIDir: o.CDIDir, CgroupV2: o.CgroupV2 || o.Root != ""}
+func newPlan(i *Instance, o DockerOptions) (engineroot.Plan, error) {
+	p := engineroot.Plan{
+		Root: o.Root, Runtime: o.Runtime, CDIDir: o.CDIDir, CgroupV2: o.CgroupV2 || o.Root != "",
+		Bridge: dockerBridge, Pool: dockerPool, DNS: servicesAddr,
+	}
 	base := o.Dir
 	if base == "" {
 		base = i.dir
@@ -127,15 +139,14 @@ func newPlan(i *Instance, o DockerOptions) (plan, error) {
 	p.Binds = slices.Compact(p.Binds)
 	base, err := filepath.Abs(base)
 	if err != nil {
-		return plan{}, fmt.Errorf("docker's directory: %w", err)
+		return engineroot.Plan{}, fmt.Errorf("docker's directory: %w", err)
 	}
 	if p.Dir, err = os.MkdirTemp(base, "d"); err != nil {
-		return plan{}, fmt.Errorf("make docker's directory: %w", err)
+		return engineroot.Plan{}, fmt.Errorf("make docker's directory: %w", err)
 	}
 	p.Cgroup = cgroupPrefix(base) + filepath.Base(p.Dir)
-	if n := len(p.exec()) + len("/containerd/containerd-debug.sock") - maxSocketPath; n > 0 {
-		err := fmt.Errorf("directory %s is too long for docker's sockets by %d bytes", base, n)
-		return plan{}, errors.Join(err, os.Remove(p.Dir))
+	if err := engineroot.CheckLength(p.Dir); err != nil {
+		return engineroot.Plan{}, errors.Join(err, os.Remove(p.Dir))
 	}
 	return p, nil
 }
@@ -145,9 +156,6 @@ func newPlan(i *Instance, o DockerOptions) (plan, error) {
 func cgroupPrefix(base string) string {
 	return fmt.Sprintf("taskrole-lab-%x", sha256.Sum256([]byte(base)))[:len("taskrole-lab-")+8] + "-"
 }
-
-// maxSocketPath is how long the path of a Unix socket may be (unix(7)).
-const maxSocketPath = 107
 
 // supervise starts the supervisor in the instance's network namespace and in a mount namespace of its own, and
 // hands it the plan.
@@ -174,12 +182,12 @@ func (d *Docker) supervise() error {
 		return fmt.Errorf("start the engine's supervisor: %w", err)
 	}
 	d.stdin, d.pid, d.close = stdin, cmd.Process.Pid, sync.OnceValue(d.shutDown)
-	reports, exited := make(chan report), make(chan error, 1)
+	reports, exited := make(chan engineroot.Report), make(chan error, 1)
 	d.reports, d.exited = reports, exited
 	go func() {
 		lines := json.NewDecoder(bufio.NewReader(stdout))
 		for {
-			var r report
+			var r engineroot.Report
 			if err := lines.Decode(&r); err != nil {
 				break // it closed its output: it has ended
 			}
@@ -264,7 +272,7 @@ func (d *Docker) ask(ctx context.Context) (string, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", d.plan.socket())
+			return (&net.Dialer{}).DialContext(ctx, "unix", d.plan.Socket())
 		},
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -295,10 +303,10 @@ func (d *Docker) Name() string { return "docker " + d.version }
 func (d *Docker) Version() string { return d.version }
 
 // Host is the daemon's address as DOCKER_HOST wants it: a Unix socket that this machine can reach.
-func (d *Docker) Host() string { return "unix://" + d.plan.socket() }
+func (d *Docker) Host() string { return "unix://" + d.plan.Socket() }
 
 // Log is the path of the daemon's log while it runs.
-func (d *Docker) Log() string { return d.plan.log() }
+func (d *Docker) Log() string { return d.plan.Log() }
 
 // Root is the path under which this machine sees the engine's root file system while it runs.
 func (d *Docker) Root() string { return fmt.Sprintf("/proc/%d/root", d.pid) }

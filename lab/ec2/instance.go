@@ -19,6 +19,7 @@ import (
 
 	"taskrole/internal/address"
 	"taskrole/internal/netns"
+	"taskrole/lab/ec2/engineroot"
 	"taskrole/lab/ec2/leftover"
 )
 
@@ -202,9 +203,6 @@ func (i *Instance) ControlURL() string {
 // reached from the machine.
 func (i *Instance) ControlSocket() string { return filepath.Join(i.dir, "control.sock") }
 
-// cleanPath is the search path of everything started here, whatever the caller's is.
-const cleanPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 // Start starts cmd inside the instance's network namespace; the caller waits for it with cmd.Wait. The process gets
 // just the environment in cmd.Env, and nothing but PATH if that is empty: never the caller's own, where credentials
 // may be. It is killed when the instance is closed and when this program dies, however it does. It is in a process
@@ -224,7 +222,7 @@ func (i *Instance) Start(cmd *exec.Cmd) error {
 // isolate applies what all processes of the lab have in common.
 func isolate(cmd *exec.Cmd) {
 	if len(cmd.Env) == 0 {
-		cmd.Env = []string{"PATH=" + cleanPath}
+		cmd.Env = []string{"PATH=" + engineroot.Path}
 	}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

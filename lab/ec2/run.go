@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"taskrole/internal/container"
+	"taskrole/lab/ec2/engineroot"
 )
 
 // ErrWay means that the engine does not offer the way in that was asked for.
@@ -114,7 +115,7 @@ func (d *Docker) Exec(ctx context.Context, args ...string) (Result, error) {
 
 func (d *Docker) exec(ctx context.Context, stdin io.Reader, args ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, d.cli, args...)
-	cmd.Env = []string{"PATH=" + cleanPath, "HOME=" + d.plan.Dir, "DOCKER_HOST=" + d.Host()}
+	cmd.Env = []string{"PATH=" + engineroot.Path, "HOME=" + d.plan.Dir, "DOCKER_HOST=" + d.Host()}
 	cmd.Dir = "/"
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr

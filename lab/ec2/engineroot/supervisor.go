@@ -1,4 +1,4 @@
-package ec2
+package engineroot
 
 import (
 	"bufio"
@@ -20,22 +20,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EngineVerb is the first argument with which a private engine's supervisor is started: NewDocker runs its own
-// program again with it. A program that uses NewDocker must hand over to EngineMain when it sees it, and so must
-// the TestMain of a test that does.
-const EngineVerb = "engine-root"
+// Verb is the first argument with which the supervisor is started; Main is what it then runs.
+const Verb = "engine-root"
+
+// Path is the search path of everything started in the lab, whatever the caller's is.
+const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // goPatience is how long the kernel may take to end the engine's processes and to let go of its cgroups.
 const goPatience = 5 * time.Second
 
-// EngineMain is the supervisor of one private engine. It is a program of its own, between us and dockerd, for two
-// reasons: the mounts must be made by a process that is alone in its mount namespace, which a Go program with its
-// threads can only be from its birth; and somebody must clean up when we are killed. It notices that by the end of
-// its standard input, and does the same as at an orderly end. It is Go and not a script around unshare and mount,
-// so that it needs no tool in the machine or the tree, and says which step failed.
-//
+// Main supervises one engine: it reads the plan, starts the daemon, reports, and cleans up when standard input ends.
 // The result is the program's exit status.
-func EngineMain(stdin io.Reader, stdout io.Writer) int {
+func Main(stdin io.Reader, stdout io.Writer) int {
 	// A parent that died must not kill us when we write to it. Not by Ignore: dockerd would inherit that.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGPIPE)
@@ -48,9 +44,9 @@ func EngineMain(stdin io.Reader, stdout io.Writer) int {
 	if err != nil {
 		return 1 // nobody wants an engine any more
 	}
-	var p plan
+	var p Plan
 	if err := json.Unmarshal(line, &p); err != nil {
-		_ = out.Encode(report{Error: "read the plan: " + err.Error()})
+		_ = out.Encode(Report{Error: "read the plan: " + err.Error()})
 		return 1
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -64,14 +60,14 @@ func EngineMain(stdin io.Reader, stdout io.Writer) int {
 	// The directory itself can only be removed from outside: in a tree it is a mount point.
 	outside, err := os.OpenFile(filepath.Dir(p.Dir), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		_ = out.Encode(report{Error: "find the engine's directory: " + err.Error()})
+		_ = out.Encode(Report{Error: "find the engine's directory: " + err.Error()})
 		return 1
 	}
 	defer func() { _ = outside.Close() }()
-	s := &supervisor{plan: p, outside: outside, children: children, say: func(r report) { _ = out.Encode(r) }}
+	s := &supervisor{plan: p, outside: outside, children: children, say: func(r Report) { _ = out.Encode(r) }}
 	s.run(ctx)
 	left := s.cleanUp()
-	s.say(report{Left: left})
+	s.say(Report{Left: left})
 	if len(left) > 0 {
 		return 1
 	}
@@ -79,9 +75,9 @@ func EngineMain(stdin io.Reader, stdout io.Writer) int {
 }
 
 type supervisor struct {
-	plan     plan
+	plan     Plan
 	outside  *os.File         // the parent of the engine's directory
-	say      func(report)     // errors are dropped: the parent may be gone
+	say      func(Report)     // errors are dropped: the parent may be gone
 	children <-chan os.Signal // one of our children ended
 	cgroups  *cgroups
 }
@@ -90,12 +86,12 @@ type supervisor struct {
 func (s *supervisor) run(ctx context.Context) {
 	daemon, cli, err := s.start(ctx)
 	if err != nil {
-		s.say(report{Error: err.Error()})
+		s.say(Report{Error: err.Error()})
 		return
 	}
-	s.say(report{CLI: cli})
+	s.say(Report{CLI: cli})
 	if status, ended := s.waitFor(ctx, daemon); ended {
-		s.say(report{Error: fmt.Sprintf("dockerd ended with status %d\n%s", status.ExitStatus(), s.complaints())})
+		s.say(Report{Error: fmt.Sprintf("dockerd ended with status %d\n%s", status.ExitStatus(), s.complaints())})
 	}
 	// No SIGTERM: there is nothing to save. The images are in memory, the network is about to vanish, the containers
 	// were removed if the end is an orderly one; and dockerd spends a second on asking its containerd to end.
@@ -132,7 +128,7 @@ func (s *supervisor) start(ctx context.Context) (pid int, cli string, err error)
 	if s.cgroups, err = makeCgroups(s.plan); err != nil {
 		return 0, "", err
 	}
-	dockerd, err := findIn("/", "dockerd")
+	dockerd, err := Find("/", "dockerd")
 	if err != nil {
 		return 0, "", err
 	}
@@ -155,7 +151,7 @@ func (s *supervisor) start(ctx context.Context) (pid int, cli string, err error)
 }
 
 func (s *supervisor) startDaemon(dockerd string) (pid int, err error) {
-	log, err := os.OpenFile(s.plan.log(), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(s.plan.Log(), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return 0, err
 	}
@@ -167,7 +163,7 @@ func (s *supervisor) startDaemon(dockerd string) (pid int, err error) {
 	defer func() { _ = group.Close() }()
 	// Not bound to a context: the cgroup says what has to end, and it is more than this process.
 	cmd := exec.Command(dockerd, "--config-file", s.plan.config()) //nolint:noctx // see above
-	cmd.Env = append([]string{"PATH=" + cleanPath, "HOME=" + s.plan.Dir}, s.plan.Env...)
+	cmd.Env = append([]string{"PATH=" + Path, "HOME=" + s.plan.Dir}, s.plan.Env...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(group.Fd())}
@@ -208,7 +204,7 @@ func (s *supervisor) cleanUp() (left []string) {
 
 // complaints are the last lines of the daemon's log that say what went wrong.
 func (s *supervisor) complaints() string {
-	data, err := os.ReadFile(s.plan.log())
+	data, err := os.ReadFile(s.plan.Log())
 	if err != nil {
 		return err.Error()
 	}
@@ -221,9 +217,9 @@ func (s *supervisor) complaints() string {
 	return strings.Join(bad[max(0, len(bad)-8):], "\n")
 }
 
-// findIn looks for a program in the usual directories of a root file system.
-func findIn(root, name string) (string, error) {
-	for dir := range strings.SplitSeq(cleanPath, ":") {
+// Find looks for a program in the usual directories of a root file system.
+func Find(root, name string) (string, error) {
+	for dir := range strings.SplitSeq(Path, ":") {
 		path := filepath.Join(root, dir, name)
 		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
 			return path, nil
@@ -241,24 +237,25 @@ func cliBeside(dockerd string) (string, error) {
 			return path, nil
 		}
 	}
-	return findIn("/", "docker")
+	return Find("/", "docker")
 }
 
 // majorVersion asks the daemon's program: "Docker version 20.10.24+dfsg1, build 5d6db84".
 func majorVersion(ctx context.Context, dockerd string) (int, error) {
 	cmd := exec.CommandContext(ctx, dockerd, "--version")
-	cmd.Env = []string{"PATH=" + cleanPath}
+	cmd.Env = []string{"PATH=" + Path}
 	out, err := cmd.Output()
 	if err != nil {
 		return 0, fmt.Errorf("ask %s for its version: %w", dockerd, err)
 	}
 	_, version, _ := strings.Cut(string(out), "version ")
-	return parseMajor(version)
+	return Major(version)
 }
 
 var errVersion = errors.New("no version number")
 
-func parseMajor(version string) (int, error) {
+// Major is the first number of a version such as "20.10.24+dfsg1".
+func Major(version string) (int, error) {
 	word, _, _ := strings.Cut(version, ".")
 	major, err := strconv.Atoi(word)
 	if err != nil {

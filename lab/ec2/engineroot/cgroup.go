@@ -1,4 +1,4 @@
-package ec2
+package engineroot
 
 import (
 	"context"
@@ -25,7 +25,7 @@ type cgroups struct {
 
 // makeCgroups mounts the v2 hierarchy at a place of its own, point, and makes the directory there. Directories in
 // v1 hierarchies are made by the engine when it wants them.
-func makeCgroups(p plan) (*cgroups, error) {
+func makeCgroups(p Plan) (*cgroups, error) {
 	point := filepath.Join(p.Dir, "cgroup")
 	if err := os.Mkdir(point, 0o755); err != nil {
 		return nil, err

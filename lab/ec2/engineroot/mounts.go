@@ -1,4 +1,4 @@
-package ec2
+package engineroot
 
 import (
 	"bufio"
@@ -29,7 +29,7 @@ func fstypeOr(fstype, source string) string {
 
 // enterRoot arranges the mounts of this process's own mount namespace, in which the engine then lives. Nothing of it
 // is visible outside, and all of it vanishes with the last process inside.
-func enterRoot(p plan) error {
+func enterRoot(p Plan) error {
 	if err := mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func enterRoot(p plan) error {
 
 // overMachine keeps the machine's root and covers what a second daemon would share with a first one: /run with the
 // sockets of a running containerd and firewalld (dockerd would use both) and /etc, where it writes a key.
-func overMachine(p plan) error {
+func overMachine(p Plan) error {
 	cover := filepath.Join(p.Dir, "cover")
 	if err := os.Mkdir(cover, 0o755); err != nil {
 		return err
@@ -71,7 +71,7 @@ func overMachine(p plan) error {
 // enterTree makes an overlay of the tree, so that one tree serves many engines and stays as it is, completes it, and
 // makes it the root by pivot_root. chroot would not do: under a chrooted daemon, docker exec and nsenter land on the
 // machine's real root, outside the container.
-func enterTree(p plan) error {
+func enterTree(p Plan) error {
 	root := p.root()
 	cover := filepath.Join(p.Dir, "cover")
 	for _, dir := range []string{root, cover} {
@@ -112,7 +112,7 @@ func overlay(lower, cover, target string) error {
 }
 
 // freshSys mounts a sysfs of the network namespace we are in, instead of the machine's, and the cgroups on it.
-func freshSys(p plan, root string) error {
+func freshSys(p Plan, root string) error {
 	sys := filepath.Join(p.Dir, "sys")
 	if err := os.Mkdir(sys, 0o755); err != nil {
 		return err
@@ -133,7 +133,7 @@ func freshSys(p plan, root string) error {
 
 // freshRun mounts an empty /run below root, and then binds what the engine shares with the rest: its own directory
 // and the plan's. They may be below the machine's /run, so they are opened before it is covered.
-func freshRun(root string, p plan) error {
+func freshRun(root string, p Plan) error {
 	binds := slices.Concat([]string{p.Dir}, p.Binds)
 	slices.Sort(binds) // a directory before what is in it
 	opened := make([]*os.File, 0, len(binds))
