@@ -33,7 +33,7 @@ func (p Problem) String() string {
 }
 
 // Problems is every problem of a file, in the file's order.
-type Problems []Problem
+type Problems []Problem //nolint:errname // it is a list that is also an error, and reads as one
 
 // maxShown keeps the message readable when the wrong file was given.
 const maxShown = 100
