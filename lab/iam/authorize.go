@@ -203,11 +203,11 @@ const (
 )
 
 // trusts evaluates the trust policy.
-func (role *Role) trusts(p *Principal, action string, c Context) trust {
+func (r *Role) trusts(who *Principal, action string, c Context) trust {
 	result := trustNone
-	for i := range role.Trust.statements {
-		s := &role.Trust.statements[i]
-		how := s.Principal.covers(p)
+	for i := range r.Trust.statements {
+		s := &r.Trust.statements[i]
+		how := s.Principal.covers(who)
 		if how == trustNone || !s.matchesAction(action) || !s.conditionsHold(c) {
 			continue
 		}
@@ -219,18 +219,18 @@ func (role *Role) trusts(p *Principal, action string, c Context) trust {
 	return result
 }
 
-// covers says how a Principal element names p. AWS knows no wildcards in it but the lone star, which counts like the
+// covers says how a Principal element names who. AWS knows no wildcards in it but the lone star, which counts like the
 // account here.
-func (ps *principals) covers(p *Principal) trust {
-	if ps.anyone {
+func (p *principals) covers(who *Principal) trust {
+	if p.anyone {
 		return trustAccount
 	}
 	result := trustNone
-	for _, v := range ps.byKind["AWS"] {
+	for _, v := range p.byKind["AWS"] {
 		switch v {
-		case p.ARN, p.RoleARN:
+		case who.ARN, who.RoleARN:
 			return trustNamed
-		case "*", string(p.Account), "arn:aws:iam::" + string(p.Account) + ":root":
+		case "*", string(who.Account), "arn:aws:iam::" + string(who.Account) + ":root":
 			result = trustAccount
 		}
 	}

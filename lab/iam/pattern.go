@@ -110,7 +110,7 @@ func (p pattern) text() string {
 		case question:
 			b[i] = '?'
 		default:
-			b[i] = byte(s)
+			b[i] = byte(s) //nolint:gosec // what is no wildcard was made of a byte
 		}
 	}
 	return string(b)

@@ -85,7 +85,7 @@ func (s *Server) SetHopLimit(n int) error {
 	if n < 1 || n > defaultHops {
 		return fmt.Errorf("hop limit %d: must be 1 to %d", n, defaultHops)
 	}
-	s.hops.Store(int32(n)) //nolint:gosec // checked above
+	s.hops.Store(int32(n))
 	return nil
 }
 

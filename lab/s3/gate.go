@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -19,11 +20,11 @@ const (
 
 // gate lets a request through when all of it is in order: operation, claim, scope, clock, key and token, signature,
 // policies, body, in this order, which is AWS's.
-func (c *call) gate() error {
+func (c *call) gate(ctx context.Context) error {
 	op, operr := parseOperation(c.r)
 	c.op, c.event.Action = op, op.action
 	if c.o.Before != nil {
-		if e := c.o.Before(c.r.Context(), op.action); e != nil {
+		if e := c.o.Before(ctx, op.action); e != nil {
 			return e
 		}
 	}

@@ -80,17 +80,12 @@ type call struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := s.o.Account.Now()
 	c := &call{Server: s, r: r, now: now, event: iam.Event{Time: now, Service: "s3", Remote: r.RemoteAddr}}
-	defer func() { // also when the connection is cut, which is a panic
-		if s.o.After != nil {
-			s.o.After(c.event)
-		}
-		s.o.Logger.DebugContext(r.Context(), "s3 call", slog.String("code", c.event.Code))
-	}()
+	defer c.finish(r.Context())                         // also when the connection is cut, which is a panic
 	w.Header().Set("Date", now.Format(http.TimeFormat)) // SDKs set their own clock by it
 	w.Header().Set("Server", "AmazonS3")
-	err := c.gate()
+	err := c.gate(r.Context())
 	if err == nil {
-		err = c.serve(w)
+		err = c.serve(r.Context(), w)
 	}
 	if err == nil {
 		return
@@ -103,13 +98,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.write(w, r)
 }
 
+// finish tells the audit trail.
+func (c *call) finish(ctx context.Context) {
+	if c.o.After != nil {
+		c.o.After(c.event)
+	}
+	c.o.Logger.DebugContext(ctx, "s3 call", slog.String("code", c.event.Code))
+}
+
 // serve hands the request to the store.
-func (c *call) serve(w http.ResponseWriter) error {
+func (c *call) serve(ctx context.Context, w http.ResponseWriter) error {
 	rec := &recorder{ResponseWriter: w}
 	switch {
 	case c.op.sub == "delete":
 		return c.deleteObjects(rec)
-	case c.hidesMissing():
+	case c.hidesMissing(ctx):
 		rec.hide = true
 	}
 	c.store.ServeHTTP(rec, c.r)
@@ -122,11 +125,11 @@ func (c *call) serve(w http.ResponseWriter) error {
 
 // hidesMissing says whether the answer to a missing key is 403: S3 tells only those who may list the bucket that a
 // key is not there.
-func (c *call) hidesMissing() bool {
+func (c *call) hidesMissing(ctx context.Context) bool {
 	if c.op.key == "" || c.op.sub != "" || c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
 		return false
 	}
-	exists, err := c.objects.BucketExists(c.r.Context(), c.op.bucket)
+	exists, err := c.objects.BucketExists(ctx, c.op.bucket)
 	return err == nil && exists && c.authorize(permission{"s3:ListBucket", bucketARN(c.op.bucket)}) != nil
 }
 

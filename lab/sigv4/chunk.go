@@ -166,7 +166,7 @@ func (c *chunks) readTrailer(name string) (string, error) {
 			continue
 		}
 		k, v, _ := strings.Cut(line, ":")
-		k, v = strings.ToLower(strings.TrimSpace(k)), strings.TrimSpace(v)
+		k, v = strings.ToLower(k), strings.Trim(v, " \t")
 		switch {
 		case k == "x-amz-trailer-signature" && signature == "":
 			signature = v

@@ -13,9 +13,14 @@ type element struct {
 	children   []*element
 }
 
-func leaf(name, text string) *element                   { return &element{name: name, text: text} }
-func branch(name string, children ...*element) *element { return &element{name: name, children: children} }
-func tree(children ...*element) *element                { return branch("", children...) }
+func leaf(name, text string) *element { return &element{name: name, text: text} }
+
+func branch(name string, children ...*element) *element {
+	return &element{name: name, children: children}
+}
+
+// tree is a result, which gets its name from the action.
+func tree(children ...*element) *element { return branch("", children...) }
 
 func (e *element) write(b *strings.Builder, indent string) {
 	b.WriteString(indent + "<" + e.name + ">")

@@ -90,17 +90,12 @@ type call struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, now := newRequestID(), s.o.Account.Now()
 	c := &call{Server: s, r: r, now: now, event: iam.Event{Time: now, Service: "sts", Remote: r.RemoteAddr}}
-	defer func() { // also when the connection is cut, which is a panic
-		if s.o.After != nil {
-			s.o.After(c.event)
-		}
-		s.o.Logger.DebugContext(r.Context(), "sts call", slog.String("code", c.event.Code), slog.String("role_arn", c.form.Get("RoleArn")))
-	}()
+	defer c.finish(r.Context()) // also when the connection is cut, which is a panic
 	h := w.Header()
 	h.Set("Date", now.Format(http.TimeFormat)) // SDKs set their own clock by it
 	h.Set("Content-Type", "text/xml")
 	h.Set("x-amzn-RequestId", id)
-	answer, err := c.serve()
+	answer, err := c.serve(r.Context())
 	if err != nil {
 		var e *Error
 		if !errors.As(err, &e) {
@@ -115,12 +110,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer.document(c.event.Action, id))
 }
 
-func (c *call) serve() (*element, error) {
+// finish tells the audit trail.
+func (c *call) finish(ctx context.Context) {
+	if c.o.After != nil {
+		c.o.After(c.event)
+	}
+	c.o.Logger.DebugContext(ctx, "sts call", slog.String("code", c.event.Code), slog.String("role_arn", cut(c.form.Get("RoleArn"))))
+}
+
+func (c *call) serve(ctx context.Context) (*element, error) {
 	if err := c.read(); err != nil {
 		return nil, err
 	}
 	if c.o.Before != nil {
-		if e := c.o.Before(c.r.Context(), c.event.Action); e != nil {
+		if e := c.o.Before(ctx, c.event.Action); e != nil {
 			return nil, e
 		}
 	}
