@@ -1,14 +1,27 @@
-// Package endpoint answers one container's requests for credentials, in the dialects SDKs speak.
+// Package endpoint answers one container's requests for credentials, in the dialects SDKs speak: the container
+// credentials endpoint of ECS, and the EC2 instance metadata service, versions 1 and 2.
+//
+// A handler belongs to one container and has nothing of another one, so no mistake in it can serve the wrong role. It
+// answers from memory, at once, and never leads to the host's own metadata service: what it does not know is not
+// found. Which process is at the other end of a connection is not decided here; a connection that was refused by
+// whoever accepted it says so (see NewServer), and is told why in its own dialect.
+//
+// Paths are routed by hand: http.ServeMux answers untidy paths with redirects, and SDKs do not follow them.
 package endpoint
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"time"
 
 	"taskrole/internal/address"
 	"taskrole/internal/arn"
 	"taskrole/internal/container"
+	"taskrole/internal/fault"
 	"taskrole/internal/secret"
 )
 
@@ -28,19 +41,46 @@ type Options struct {
 	Role      string   // the role's name in the configuration
 	RoleARN   arn.Role // what it stands for
 	Region    string   // or empty: then no region is told
-	Zone      string   // availability zone, or empty
+	Zone      string   // availability zone, or empty: then none is told
 	IMDS      Mode
 	// InstanceID is what meta-data/instance-id answers; empty: not found.
 	InstanceID string
 	// Credentials returns the current ones from memory, at once, or a *fault.Error. A broker.Lease has it.
 	Credentials func() (secret.Credentials, error)
-	Tokens      *TokenKey    // nil: a random one, so tokens do not outlive the process
+	Tokens      *TokenKey    // nil: a random one, so tokens do not outlive the handler
 	Proxy       http.Handler // the egress proxy, or nil
 	Logger      *slog.Logger // nil: nothing is logged
 }
 
-// New returns the handler of one container.
-func New(_ Options) http.Handler { return http.NotFoundHandler() }
+// handler is one container's endpoint.
+type handler struct {
+	ecs   http.Handler
+	imds  http.Handler
+	proxy http.Handler
+	log   *slog.Logger
+	attrs []slog.Attr
+}
+
+// New returns the handler of one container. It tells the dialects apart by the local address of the connection
+// (http.LocalAddrContextKey), which the client cannot choose a false one of, and never by the Host header.
+func New(o Options) http.Handler {
+	if o.Tokens == nil {
+		o.Tokens = NewTokenKey()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	b := &bodies{credentials: o.Credentials}
+	return &handler{
+		ecs:   &ecs{role: o.Role, bodies: b},
+		imds:  newIMDS(o, b),
+		proxy: o.Proxy,
+		log:   o.Logger,
+		attrs: []slog.Attr{
+			slog.String("container_id", o.Container.ID.Short()), slog.String("role", o.Role), slog.String("role_arn", o.RoleARN.String()),
+		},
+	}
+}
 
 // Destinations are the addresses the container's listener must be reachable at.
 func Destinations(o Options) []netip.AddrPort {
@@ -51,17 +91,62 @@ func Destinations(o Options) []netip.AddrPort {
 	return d
 }
 
-// NewServer returns a server with every limit set.
-func NewServer(h http.Handler, _ *slog.Logger) *http.Server { return &http.Server{Handler: h} } //nolint:gosec // limits follow
+// dialect is how a connection wants to be answered.
+type dialect int
 
-// TokenKey signs IMDSv2 session tokens.
-type TokenKey struct{}
+const (
+	dialectNone dialect = iota
+	dialectECS
+	dialectIMDS
+	dialectProxy
+)
 
-// NewTokenKey makes a random key.
-func NewTokenKey() *TokenKey { return &TokenKey{} }
+// dialectOf looks at the address the client connected to.
+func dialectOf(ctx context.Context) dialect {
+	a, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return dialectNone
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return dialectNone
+	}
+	// A dual-stack listener reports IPv4 addresses in IPv6 clothes.
+	switch netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()) {
+	case address.ECS:
+		return dialectECS
+	case address.IMDS, address.IMDS6:
+		return dialectIMDS
+	case address.Proxy:
+		return dialectProxy
+	}
+	return dialectNone
+}
 
-// FromSecret makes a key of what Secret returned.
-func FromSecret(secret.Value) (*TokenKey, error) { return &TokenKey{}, nil }
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rec := &recorder{ResponseWriter: w}
+	start := time.Now()
+	d := dialectOf(r.Context())
+	switch {
+	case d == dialectProxy && h.proxy != nil:
+		h.proxy.ServeHTTP(w, r) // it hijacks connections and keeps its own log
+		return
+	case d == dialectECS:
+		h.ecs.ServeHTTP(rec, r)
+	case d == dialectIMDS:
+		h.imds.ServeHTTP(rec, r)
+	default:
+		writeJSON(rec, r, fault.New(fault.NotFound, "nothing of taskrole is served at this address", ""))
+	}
+	if ctx := r.Context(); h.log.Enabled(ctx, slog.LevelDebug) {
+		h.log.LogAttrs(ctx, slog.LevelDebug, "request answered",
+			append(slices.Clip(h.attrs), slog.String("code", string(rec.code)), slog.Duration("duration", time.Since(start)))...)
+	}
+}
 
-// Secret returns the key for keeping.
-func (k *TokenKey) Secret() secret.Value { return secret.Value{} }
+// recorder notes the code of the fault that was answered, for the log.
+type recorder struct {
+	http.ResponseWriter
+	code fault.Code
+}

@@ -1,0 +1,123 @@
+package endpoint
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"taskrole/internal/address"
+	"taskrole/internal/container"
+)
+
+// The headers of IMDSv2, in the form net/http gives them.
+const (
+	headerToken     = "X-Aws-Ec2-Metadata-Token"             //nolint:gosec // the name of a header
+	headerTokenTTL  = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds" //nolint:gosec // the name of a header
+	headerForwarded = "X-Forwarded-For"
+)
+
+// maxTTL is the longest life of a token: six hours (EC2 user guide, "Use IMDSv2").
+const maxTTL = 21600
+
+const (
+	tokenPath    = "/latest/api/token"                          //nolint:gosec // a path
+	rolesPath    = "/latest/meta-data/iam/security-credentials" //nolint:gosec // a path
+	infoPath     = "/latest/meta-data/iam/info"
+	identityPath = "/latest/dynamic/instance-identity/document"
+)
+
+// imds is the instance metadata service.
+type imds struct {
+	id     container.ID
+	mode   Mode
+	keys   *TokenKey
+	bodies *bodies
+	tree   tree
+	info   func(updated time.Time) []byte
+}
+
+func newIMDS(o Options, b *bodies) *imds {
+	return &imds{id: o.Container.ID, mode: o.IMDS, keys: o.Tokens, bodies: b, tree: newTree(o), info: instanceProfile(o)}
+}
+
+// ServeHTTP implements http.Handler.
+func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := tidyPath(r.URL.Path)
+	names := []string{address.IMDS.Addr().String(), address.IMDS6.Addr().String()}
+	switch f := checkHost(r.Host, names); {
+	case f != nil:
+		writeHTML(w, r, f)
+	case m.mode == Off:
+		writeHTMLStatus(w, r, http.StatusForbidden, "the instance metadata service is off for this container: use "+
+			"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, which taskrole sets, or set imds in the role's configuration")
+	case path == tokenPath && r.Method == http.MethodPut:
+		m.token(w, r)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		writeHTMLStatus(w, r, http.StatusMethodNotAllowed, "metadata is asked for with GET")
+	case !m.authorized(r):
+		writeHTMLStatus(w, r, http.StatusUnauthorized, "a valid session token is needed: PUT "+tokenPath+" gives one")
+	case path == tokenPath:
+		w.Header().Set("Allow", http.MethodPut)
+		writeHTMLStatus(w, r, http.StatusMethodNotAllowed, "a session token is asked for with PUT")
+	default:
+		m.get(w, r, path)
+	}
+}
+
+// token answers PUT /latest/api/token.
+func (m *imds) token(w http.ResponseWriter, r *http.Request) {
+	if _, ok := r.Header[headerForwarded]; ok {
+		// A proxy in the container that forwards strangers' requests must not hand out tokens (EC2 user guide).
+		writeHTMLStatus(w, r, http.StatusForbidden, "a request that came through a proxy gets no token")
+		return
+	}
+	ttl, err := strconv.ParseUint(r.Header.Get(headerTokenTTL), 10, 16)
+	if values := r.Header[headerTokenTTL]; err != nil || len(values) != 1 || ttl < 1 || ttl > maxTTL {
+		writeHTMLStatus(w, r, http.StatusBadRequest, fmt.Sprintf("the header %s must be a number from 1 to %d", headerTokenTTL, maxTTL))
+		return
+	}
+	// Go's and Rust's SDKs fail without the header (rule R9).
+	w.Header().Set(headerTokenTTL, strconv.FormatUint(ttl, 10))
+	until := time.Now().Add(time.Duration(ttl) * time.Second)
+	write(w, r, http.StatusOK, typeText, []byte(m.keys.mint(m.id, until)))
+}
+
+// authorized says whether the request may be routed. A token that is there must be valid even where none is needed, and
+// that is looked at before the path: Fluent Bit finds out in this way which version is spoken (rule R11).
+func (m *imds) authorized(r *http.Request) bool {
+	values, ok := r.Header[headerToken]
+	if !ok {
+		return m.mode == V1AndV2
+	}
+	return len(values) == 1 && m.keys.valid(m.id, values[0], time.Now())
+}
+
+// get answers what the tree or the credentials hold; everything else is not found (rule R12 needs exactly 404).
+func (m *imds) get(w http.ResponseWriter, r *http.Request, path string) {
+	role, ok := strings.CutPrefix(path, rolesPath+"/")
+	switch {
+	case ok && role != "" && !strings.Contains(role, "/"):
+		// Whatever role name: SDKs ask for one they were told before the container was made anew (rule R15).
+		m.withBodies(w, r, func(b *rendered) []byte { return b.imds })
+	case path == infoPath:
+		m.withBodies(w, r, func(b *rendered) []byte { return m.info(b.since) })
+	default:
+		if body, ok := m.tree[path]; ok {
+			write(w, r, http.StatusOK, typeText, body)
+			return
+		}
+		writeHTMLStatus(w, r, http.StatusNotFound, "this container has no such metadata")
+	}
+}
+
+func (m *imds) withBodies(w http.ResponseWriter, r *http.Request, pick func(*rendered) []byte) {
+	b, f := m.bodies.current()
+	if f != nil {
+		writeHTML(w, r, f)
+		return
+	}
+	write(w, r, http.StatusOK, typeJSON, pick(b))
+}
