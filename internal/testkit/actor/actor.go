@@ -117,6 +117,20 @@ func NewNS(tb testing.TB) *netns.NS {
 // Start starts a process in ns and in the cgroup, a directory; "" is the test's own. It ends with the test.
 func Start(tb testing.TB, ns *netns.NS, cgroup string) *Actor {
 	tb.Helper()
+	return start(tb, cgroup, func(cmd *exec.Cmd) error {
+		_, err := netns.Do(ns, func() (struct{}, error) { return struct{}{}, cmd.Start() })
+		return err
+	})
+}
+
+// StartHere starts a process in the test's own namespace, where it must ask for nothing.
+func StartHere(tb testing.TB) *Actor {
+	tb.Helper()
+	return start(tb, "", (*exec.Cmd).Start)
+}
+
+func start(tb testing.TB, cgroup string, run func(*exec.Cmd) error) *Actor {
+	tb.Helper()
 	c := &Actor{tb: tb, cmd: exec.CommandContext(context.WithoutCancel(tb.Context()), "/proc/self/exe")}
 	c.cmd.Env = []string{variable + "=1", "AWS_EC2_METADATA_DISABLED=true"}
 	c.cmd.Stderr = os.Stderr
@@ -137,7 +151,7 @@ func Start(tb testing.TB, ns *netns.NS, cgroup string) *Actor {
 		tb.Fatal(err)
 	}
 	c.in, c.out = in, bufio.NewReader(out)
-	if _, err := netns.Do(ns, func() (struct{}, error) { return struct{}{}, c.cmd.Start() }); err != nil {
+	if err := run(c.cmd); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(c.End)
