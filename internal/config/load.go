@@ -126,7 +126,10 @@ func reason(err error) string {
 // block around it, and counts from 0 or from 1. So: the longest run of whole lines that can be read, and the line
 // behind it. A cut through a list or a text of several lines cannot be read either, so look a little further on.
 func broken(data []byte) (line, col int) {
-	const further = 30
+	const (
+		further = 30
+		large   = 128 << 10 // each look costs up to 40 ms for 1 MiB
+	)
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	readable := func(n int) bool {
 		_, err := parse(bytes.Join(lines[:n], nil))
@@ -140,7 +143,7 @@ func broken(data []byte) (line, col int) {
 			bad = mid
 		}
 	}
-	for n := good + 2; n < len(lines) && n <= good+further; n++ {
+	for n := good + 2; n < len(lines) && n <= good+further && len(data) < large; n++ {
 		if readable(n) {
 			good = n
 		}
