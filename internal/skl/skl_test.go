@@ -223,3 +223,35 @@ func gone(t *testing.T, witness *netns.NS, within time.Duration) bool {
 		}
 	}
 }
+
+// BenchmarkContainer is what one container costs us, in a namespace made beforehand: addresses, listener, program.
+func BenchmarkContainer(b *testing.B) {
+	testkit.Need(b, testkit.Root, testkit.NetNS, testkit.SkLookup)
+	for b.Loop() {
+		b.StopTimer()
+		n, err := netns.New()
+		check(b, err)
+		b.StartTimer()
+		_, err = n.AddAddresses([]netip.Addr{dests[0].Addr(), dests[1].Addr()})
+		check(b, err)
+		l, err := n.Listen()
+		check(b, err)
+		s, err := skl.Attach(n.FD(), l, dests)
+		check(b, err)
+		b.StopTimer()
+		check(b, errors.Join(s.Close(), l.Close(), n.Close()))
+		b.StartTimer()
+	}
+}
+
+func BenchmarkAttach(b *testing.B) {
+	n := container(b)
+	l, err := n.Listen()
+	check(b, err)
+	defer l.Close()
+	for b.Loop() {
+		s, err := skl.Attach(n.FD(), l, dests)
+		check(b, err)
+		check(b, s.Close())
+	}
+}

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,7 @@ const patience = 3 * time.Second
 func Main(m *testing.M) int {
 	before, goroutines := descriptors(), runtime.NumGoroutine()
 	code := m.Run()
-	if code != 0 {
+	if code != 0 || fuzzing() {
 		return code
 	}
 	if report := Leaks(before, goroutines, patience); report != "" {
@@ -27,6 +28,16 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	return 0
+}
+
+// fuzzing says whether this process is fuzzing or helps to: it then has pipes and goroutines that are the fuzzer's.
+func fuzzing() bool {
+	for _, name := range []string{"test.fuzz", "test.fuzzworker"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != f.DefValue {
+			return true
+		}
+	}
+	return false
 }
 
 // Descriptors returns the descriptors of this process by number, with what they refer to. Those that belong to the
