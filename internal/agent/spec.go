@@ -18,6 +18,10 @@ import (
 
 func specPath(cfg *config.Config) string { return filepath.Join(cfg.CDI.Dir, cdispec.FileName) }
 
+// hookTimeout is after how many seconds the OCI runtime gives up on the hook: later than the hook itself does (15 s),
+// because the hook says why and the runtime does not.
+const hookTimeout = 30
+
 // writeSpec writes the CDI document, which engines and our runtime shim read. It stays when the agent stops: the hook
 // in it then says that the agent is not there, where the engine alone would say "unresolvable device".
 func (a *Agent) writeSpec(cfg *config.Config) error {
@@ -25,7 +29,7 @@ func (a *Agent) writeSpec(cfg *config.Config) error {
 	for _, r := range cfg.Roles {
 		roles = append(roles, cdispec.Role{Name: r.Name, Region: r.Region, Proxy: r.Egress != nil, ProxyPlainHTTP: plainHTTP(r.Egress)})
 	}
-	b, err := cdispec.Build(roles, cdispec.HookCommand{Path: a.runtime, Socket: cfg.Socket})
+	b, err := cdispec.Build(roles, cdispec.HookCommand{Path: a.runtime, Socket: cfg.Socket, Timeout: hookTimeout})
 	if err != nil {
 		return fmt.Errorf("build the CDI document: %w", err)
 	}
