@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"taskrole/internal/attest"
@@ -113,6 +115,44 @@ func TestWitnessClosedIsAnError(t *testing.T) {
 	}
 	if err := w.witness.Close(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("second Close: %v", err)
+	}
+}
+
+// TestNamespaceIsFreeOnceEverythingIsClosed: a witness and an accepted connection keep a namespace alive, and nothing
+// else of ours does after that. A veth's end in another namespace goes when the namespace does.
+func TestNamespaceIsFreeOnceEverythingIsClosed(t *testing.T) {
+	w := newWorld(t)
+	outside, err := netns.New()
+	check(t, err)
+	defer outside.Close()
+	_, err = netns.Do(outside, func() (struct{}, error) {
+		return struct{}{}, netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: "outside"},
+			PeerName:  "inside", PeerNamespace: netlink.NsFd(w.ns.FD()),
+		})
+	})
+	check(t, err)
+	alive := func() bool {
+		list, err := netns.Do(outside, net.Interfaces)
+		check(t, err)
+		return slices.ContainsFunc(list, func(i net.Interface) bool { return i.Name == "outside" })
+	}
+	c := w.start("a", "tcp4 connect=ADDR say=ok wait")
+	c.until("ok")
+	conn := w.accept()
+	c.finish()
+	check(t, errors.Join(w.ns.Close(), w.listener.Close(), conn.Close()))
+	<-time.After(200 * time.Millisecond)
+	if !alive() {
+		t.Error("the namespace went while its witness was open")
+	}
+	check(t, w.witness.Close())
+	for deadline := time.After(10 * time.Second); alive(); {
+		select {
+		case <-deadline:
+			t.Fatal("the namespace is still there")
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
