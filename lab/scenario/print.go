@@ -28,7 +28,7 @@ func WriteJSON(w io.Writer, cells []Cell) error {
 	for _, c := range cells {
 		l := line{
 			Where: c.Where, Column: c.Column, ARN: c.Outcome.Report.ARN, Buckets: c.Outcome.Report.Buckets,
-			Error: c.Error(), Seconds: float64(int(c.Seconds()*1000)) / 1000, OK: c.OK(),
+			Error: c.Complaint(), Seconds: float64(int(c.Seconds()*1000)) / 1000, OK: c.OK(),
 		}
 		if l.Buckets == nil {
 			l.Buckets = []string{}

@@ -26,12 +26,19 @@ type world struct {
 	onRun    func()
 }
 
-func (w *world) SetHopLimit(n int) error { w.mu.Lock(); defer w.mu.Unlock(); w.hops = n; return nil }
+func (w *world) SetHopLimit(n int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hops = n
+	return nil
+}
+
 func (w *world) SetTokensRequired(required bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.required = required
 }
+
 func (w *world) Expire(key string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -63,8 +63,8 @@ type Cell struct {
 // OK says whether the cell came out as the table says.
 func (c Cell) OK() bool { return c.Wrong == "" }
 
-// Error is the client's or the engine's exact words, or empty.
-func (c Cell) Error() string {
+// Complaint is the exact words in which the client or the engine said no, or empty.
+func (c Cell) Complaint() string {
 	switch {
 	case c.Outcome.Refusal != "":
 		return c.Outcome.Refusal
