@@ -1,6 +1,7 @@
 package cloud_test
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -163,7 +164,7 @@ func TestTrustPoliciesDecide(t *testing.T) {
 	}
 }
 
-// post sends a control request and returns status and body.
+// controlCall sends a control request and returns status and body.
 func (l *lab) controlCall(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, l.control+path, strings.NewReader(body))
@@ -175,9 +176,9 @@ func (l *lab) controlCall(t *testing.T, method, path, body string) (int, string)
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var b strings.Builder
-	if err := resp.Write(&b); err != nil {
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, b.String()
+	return resp.StatusCode, string(b)
 }

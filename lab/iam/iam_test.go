@@ -32,20 +32,20 @@ func (c *clock) advance(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-func policy(t testing.TB, text string) iam.Document {
-	t.Helper()
+func policy(tb testing.TB, text string) iam.Document {
+	tb.Helper()
 	d, err := iam.ParsePolicy(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return d
 }
 
-func trust(t testing.TB, text string) iam.Document {
-	t.Helper()
+func trust(tb testing.TB, text string) iam.Document {
+	tb.Helper()
 	d, err := iam.ParseTrust(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return d
 }
@@ -55,11 +55,11 @@ func statement(body string) string {
 	return `{"Version": "2012-10-17", "Statement": [{` + body + `}]}`
 }
 
-func newRole(t testing.TB, a *iam.Account, r iam.Role) *iam.Role {
-	t.Helper()
+func newRole(tb testing.TB, a *iam.Account, r iam.Role) *iam.Role {
+	tb.Helper()
 	role, err := a.AddRole(r)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return role
 }
@@ -144,12 +144,12 @@ func TestLimitSessions(t *testing.T) {
 }
 
 // may asks one policy.
-func may(t testing.TB, text, action, resource string, c iam.Context) bool {
-	t.Helper()
+func may(tb testing.TB, text, action, resource string, c iam.Context) bool {
+	tb.Helper()
 	a := iam.NewAccount(account, nil)
-	u, err := a.AddUser(iam.User{Name: "alice", Policies: []iam.Document{policy(t, text)}})
+	u, err := a.AddUser(iam.User{Name: "alice", Policies: []iam.Document{policy(tb, text)}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return u.Principal.Authorize(iam.Request{Action: action, Resource: resource, Context: c}) == nil
 }

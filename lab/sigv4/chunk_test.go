@@ -61,11 +61,13 @@ func workedExamples() []worked {
 	return []worked{
 		{
 			"signed", exampleAuth("4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9"),
-			append(signed, "\r\n"...), sigv4.Stream{Mode: sigv4.StreamSigned, Length: 66560},
+			append(signed, "\r\n"...),
+			sigv4.Stream{Mode: sigv4.StreamSigned, Length: 66560},
 		},
 		{
 			"signed_trailer", exampleAuth("106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e"),
-			trailer, sigv4.Stream{Mode: sigv4.StreamSignedTrailer, Trailer: "x-amz-checksum-crc32c", Length: 66560},
+			trailer,
+			sigv4.Stream{Mode: sigv4.StreamSignedTrailer, Trailer: "x-amz-checksum-crc32c", Length: 66560},
 		},
 	}
 }

@@ -30,21 +30,21 @@ func signer(service string) *v4.Signer {
 	})
 }
 
-func request(t testing.TB, method, target, body string) *http.Request {
-	t.Helper()
+func request(tb testing.TB, method, target, body string) *http.Request {
+	tb.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, target, strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
 
 // received is what the server sees of r.
-func received(t testing.TB, r *http.Request) *http.Request {
-	t.Helper()
+func received(tb testing.TB, r *http.Request) *http.Request {
+	tb.Helper()
 	var wire bytes.Buffer
 	if err := r.Write(&wire); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	line, _, _ := strings.Cut(wire.String(), "\r\n")
 	target := strings.Split(line, " ")[1]
@@ -102,9 +102,9 @@ func TestVerifyAgreesWithTheSDK(t *testing.T) {
 	}
 }
 
-func signed(t testing.TB, service, target string, presigned bool) (*http.Request, string) {
-	t.Helper()
-	r := request(t, http.MethodPut, target, "hello")
+func signed(tb testing.TB, service, target string, presigned bool) (*http.Request, string) {
+	tb.Helper()
+	r := request(tb, http.MethodPut, target, "hello")
 	if presigned {
 		q := r.URL.Query()
 		q.Set("X-Amz-Expires", "300")
@@ -112,23 +112,23 @@ func signed(t testing.TB, service, target string, presigned bool) (*http.Request
 		r.ContentLength = 0 // not signed: whoever uses the URL does not know the length yet
 		signedURL, header, err := signer(service).PresignHTTP(context.Background(), creds, r, sigv4.UnsignedPayload, service, "us-east-1", at)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		r.URL, err = url.Parse(signedURL)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		r.Header = header
-		return received(t, r), sigv4.UnsignedPayload
+		return received(tb, r), sigv4.UnsignedPayload
 	}
 	digest := sha256.Sum256([]byte("hello"))
 	hash := hex.EncodeToString(digest[:])
 	r.Header.Set("X-Amz-Content-Sha256", hash)
 	r.Header.Set("X-Amz-Meta-Spaces", "  a   b ")
 	if err := signer(service).SignHTTP(context.Background(), creds, r, hash, service, "us-east-1", at); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return received(t, r), hash
+	return received(tb, r), hash
 }
 
 func TestCheckTime(t *testing.T) {

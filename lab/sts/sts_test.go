@@ -43,8 +43,8 @@ type world struct {
 	events  []iam.Event
 }
 
-func newWorld(t testing.TB) *world {
-	t.Helper()
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
 	w := &world{now: noon}
 	w.account = iam.NewAccount(account, func() time.Time { return w.now })
 	all, err1 := iam.ParsePolicy(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`)
@@ -57,7 +57,7 @@ func newWorld(t testing.TB) *world {
 	_, err6 := w.account.AddRole(iam.Role{Name: "no-tags", Trust: noTags})
 	user, err7 := w.account.AddUser(iam.User{Name: "alice", Policies: []iam.Document{all}})
 	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	w.user, w.host = user, w.account.NewSession(hostRole, iam.SessionOptions{Name: "i-1", Life: 6 * time.Hour})
 	w.Server = sts.New(sts.Options{
@@ -96,13 +96,13 @@ func assume(kv ...string) url.Values {
 }
 
 // do sends the call and returns the status and the body, request ids replaced.
-func (w *world) do(t testing.TB, c call) (int, string) {
-	t.Helper()
+func (w *world) do(tb testing.TB, c call) (int, string) {
+	tb.Helper()
 	body := c.form.Encode()
 	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "http://lab.test/", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if !c.unsigned {
-		sign(t, r, body, c, w.user)
+		sign(tb, r, body, c, w.user)
 	}
 	if c.after != nil {
 		c.after(r)
@@ -111,13 +111,13 @@ func (w *world) do(t testing.TB, c call) (int, string) {
 	w.ServeHTTP(rec, r)
 	id := rec.Header().Get("x-amzn-RequestId")
 	if rec.Header().Get("Content-Type") != "text/xml" || !strings.Contains(rec.Body.String(), "<RequestId>"+id+"</RequestId>") {
-		t.Errorf("headers %v do not fit the body", rec.Header())
+		tb.Errorf("headers %v do not fit the body", rec.Header())
 	}
 	return rec.Code, strings.ReplaceAll(rec.Body.String(), id, "ID")
 }
 
-func sign(t testing.TB, r *http.Request, body string, c call, user *iam.Credential) {
-	t.Helper()
+func sign(tb testing.TB, r *http.Request, body string, c call, user *iam.Credential) {
+	tb.Helper()
 	if c.cred == nil {
 		c.cred = user
 	}
@@ -141,7 +141,7 @@ func sign(t testing.TB, r *http.Request, body string, c call, user *iam.Credenti
 	digest := sha256.Sum256([]byte(body))
 	r.URL.Host = r.Host
 	if err := v4.NewSigner().SignHTTP(context.Background(), keys, r, hex.EncodeToString(digest[:]), c.service, c.region, c.at); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -249,19 +249,19 @@ type assumed struct {
 	Packed      int    `xml:"AssumeRoleResult>PackedPolicySize"`
 }
 
-func (w *world) assume(t testing.TB, c call) (assumed, *iam.Credential) {
-	t.Helper()
-	status, body := w.do(t, c)
+func (w *world) assume(tb testing.TB, c call) (assumed, *iam.Credential) {
+	tb.Helper()
+	status, body := w.do(tb, c)
 	if status != http.StatusOK {
-		t.Fatalf("AssumeRole: %d %s", status, body)
+		tb.Fatalf("AssumeRole: %d %s", status, body)
 	}
 	var a assumed
 	if err := xml.Unmarshal([]byte(body), &a); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cred, err := w.account.Resolve(a.AccessKeyID, a.Token)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a, cred
 }
@@ -365,8 +365,8 @@ func FuzzQuery(f *testing.F) {
 		if rec.Code >= 500 || !wellFormed.MatchString(rec.Body.String()) {
 			t.Fatalf("%d %q", rec.Code, rec.Body)
 		}
-		var any struct{ XMLName xml.Name }
-		if err := xml.Unmarshal(rec.Body.Bytes(), &any); err != nil {
+		var document struct{ XMLName xml.Name }
+		if err := xml.Unmarshal(rec.Body.Bytes(), &document); err != nil {
 			t.Fatalf("%v in %q", err, rec.Body)
 		}
 		var a assumed
