@@ -108,7 +108,9 @@ func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, er
 	if o.CDIDir != "" && major >= engineroot.CDIMajor {
 		d.waysIn = append(d.waysIn, container.WayCDI)
 	}
-	i.own(d)
+	if err := i.own(d); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	return d, nil
 }
 

@@ -260,11 +260,15 @@ func ended(pidfd int, d time.Duration) bool {
 	}
 }
 
-// own makes Close close an engine first.
-func (i *Instance) own(c io.Closer) {
+// own makes Close close an engine first. It fails when that is too late.
+func (i *Instance) own(c io.Closer) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.closed {
+		return fmt.Errorf("use the instance: %w", errEnded)
+	}
 	i.engines = append(i.engines, c)
+	return nil
 }
 
 // killPatience bounds how long the kernel may take to end a process that got SIGKILL.
