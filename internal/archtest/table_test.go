@@ -1,0 +1,115 @@
+package archtest
+
+// floor is one storey of the house. A package imports from its own storey or from below, and only what its row says.
+type floor struct {
+	name string
+	rows []row
+}
+
+// row says which packages of this module a package may import. Tests may import more.
+type row struct {
+	pkg string
+	may string // separated by blanks, without "internal/"
+}
+
+// house is the import table, from the top down: every package of the module has one row.
+var house = []floor{
+	{"programs", []row{
+		{"cmd/taskrole", "agent cli"},
+		{"cmd/taskrole-runtime", "hook shim"},
+		{"cmd/taskrole-lab", "lab/cli"},
+	}},
+	{"4 modes: the only packages that put the others together", []row{
+		{"cli", "config fault"},
+		{"agent", "attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
+			"netns policy secret"},
+		{"hook", "container control fault"},
+		{"shim", "cdispec container durable fault ociedit"},
+	}},
+	{"3 machinery: declares the interfaces it needs", []row{
+		{"attach", "attest container fault netns skl"},
+		{"broker", "fault grant secret"},
+		{"endpoint", "address arn container fault secret"},
+		{"egress", "fault"},
+		{"control", "container fault"},
+	}},
+	{"2 doors: each the only importer of its library", []row{
+		{"attest", "netns"},
+		{"awssts", "fault grant secret"},
+		{"durable", ""},
+		{"engine/docker", "container fault"},
+		{"netns", ""},
+		{"skl", ""},
+	}},
+	{"1 rules: values in, values out", []row{
+		{"cdispec", "address fault ociedit"},
+		{"config", "arn container fault policy"},
+		{"ociedit", "fault"},
+		{"policy", "container"},
+	}},
+	{"0 words: what we talk about", []row{
+		{"address", ""},
+		{"arn", ""},
+		{"container", ""},
+		{"fault", ""},
+		{"grant", "arn"},
+		{"secret", ""},
+	}},
+	{"the lab: a simulated EC2 instance, in neither taskrole nor taskrole-runtime", []row{
+		{"lab/cli", "fault lab/cloud lab/ec2 lab/engine/ocirun lab/scenario lab/world"},
+		{"lab/world", "container fault lab/cloud lab/ec2 lab/engine"},
+		{"lab/scenario", "container lab/ec2 lab/probe/report"},
+		{"lab/engine", "container netns lab/ec2 lab/engine/ocirun"},
+		{"lab/engine/ocirun", "container"},
+		{"lab/ec2", "address container netns lab/ec2/engineroot lab/ec2/leftover"},
+		{"lab/ec2/engineroot", ""},
+		{"lab/ec2/leftover", ""},
+		{"lab/cloud", "lab/iam lab/imds lab/s3 lab/sts"},
+		{"lab/imds", ""},
+		{"lab/sts", "arn lab/iam lab/sigv4"},
+		{"lab/s3", "lab/iam lab/sigv4"},
+		{"lab/iam", "arn secret"},
+		{"lab/sigv4", ""},
+		{"lab/probe", "lab/probe/report"},
+		{"lab/probe/report", ""},
+	}},
+	{"tests and tools", []row{
+		{"archtest", ""},
+		{"testkit", ""},
+		{"testkit/actor", "netns testkit"},
+		{"test/integration", ""},
+		{"test/levels", ""},
+	}},
+}
+
+// door names the packages that may import a library, in code that is not a test. A library is named by its path's
+// beginning.
+type door struct {
+	library  string
+	packages string
+}
+
+// doors has a row for every library in go.mod that code other than tests may import at all.
+var doors = []door{
+	{"github.com/aws/", "awssts lab/probe"},
+	{"github.com/cilium/ebpf", "skl testkit"},
+	{"github.com/moby/moby/", "engine/docker"},
+	{"github.com/opencontainers/runtime-spec", "lab/engine lab/engine/ocirun"},
+	{"github.com/rclone/gofakes3", "lab/s3"},
+	{"github.com/spf13/cobra", "cli lab/cli"},
+	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
+	{"go.yaml.in/yaml/", "config"},
+	{"golang.org/x/sys/unix", "attest control hook netns shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
+		"lab/imds"},
+	{"golang.org/x/time/", "broker egress"},
+}
+
+// reveals are the packages where a secret's text comes out: endpoint writes the bytes a container is answered with,
+// agent keeps the key of IMDS tokens, and the lab checks signatures and answers for AWS.
+var reveals = []string{"agent", "endpoint", "lab/cloud", "lab/iam", "lab/s3", "lab/sts"}
+
+// neverInRuntime may not be in taskrole-runtime, which runs at every start of a container: nothing slow to load,
+// nothing large, nothing that can reach a network.
+var neverInRuntime = []string{
+	"crypto/tls", "github.com/", "go.yaml.in/", "net/http", "tags.cncf.io/", "taskrole/lab/",
+}

@@ -1,0 +1,97 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"taskrole/lab/ec2"
+)
+
+// starts is how many containers BenchmarkStart starts of each kind.
+const starts = 20
+
+// BenchmarkStart measures what a role adds to a container's start: the median of 20 starts with and of 20 without,
+// alternating, so that both see the same machine.
+func BenchmarkStart(b *testing.B) {
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			w := use(b, worlds[e.name])
+			for b.Loop() {
+				var plain, role []time.Duration
+				for n := range starts + 1 {
+					p := w.start(b, ec2.Container{Network: ec2.NetworkNone, Args: []string{"sleep", "0s"}}).Elapsed
+					r := w.start(b, ec2.Container{Network: ec2.NetworkNone, Role: "reader", Args: []string{"sleep", "0s"}}).Elapsed
+					if n > 0 { // the first of each fills caches
+						plain, role = append(plain, p), append(role, r)
+					}
+				}
+				b.ReportMetric(milliseconds(median(plain)), "ms/plain-start")
+				b.ReportMetric(milliseconds(median(role)), "ms/role-start")
+				b.ReportMetric(milliseconds(median(role)-median(plain)), "ms/added")
+			}
+		})
+	}
+}
+
+// crowd is how many containers BenchmarkMemory keeps attached.
+const crowd = 100
+
+// BenchmarkMemory reads the agent's resident memory before and with 100 attached containers.
+func BenchmarkMemory(b *testing.B) {
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			w := use(b, worlds[e.name])
+			for b.Loop() {
+				if err := w.restartAgent(b); err != nil {
+					b.Fatal(err)
+				}
+				idle := w.resident(b)
+				for range crowd {
+					w.live(b, ec2.Container{Network: ec2.NetworkNone, Role: "reader"})
+				}
+				if n := len(w.attached(b)); n != crowd {
+					b.Fatalf("%d containers are attached, want %d", n, crowd)
+				}
+				b.ReportMetric(idle, "MB-RSS/0-containers")
+				b.ReportMetric(w.resident(b), fmt.Sprintf("MB-RSS/%d-containers", crowd))
+			}
+		})
+	}
+}
+
+func (w *world) restartAgent(b *testing.B) error {
+	b.Helper()
+	if err := w.stopAgent(os.Interrupt); err != nil {
+		return err
+	}
+	return w.startAgent(b.Context())
+}
+
+// resident is the agent's VmRSS in megabytes.
+func (w *world) resident(b *testing.B) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.agent.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kilobytes, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kilobytes / 1024
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
