@@ -49,7 +49,7 @@ func up(ctx context.Context, o Options, f flags) (err error) {
 // usage is a page of commands to paste. They are run as root, outside.
 func usage(w *world.World) string {
 	pid := os.Getpid()
-	inside := fmt.Sprintf("nsenter --net=/proc/%d/fd/%d env -u AWS_EC2_METADATA_DISABLED AWS_ENDPOINT_URL=%s AWS_REGION=%s",
+	inside := fmt.Sprintf("nsenter --net=/proc/%d/fd/%d env -i PATH=\"$PATH\" AWS_ENDPOINT_URL=%s AWS_REGION=%s",
 		pid, w.Instance.NS().FD(), w.Instance.ServicesURL(), w.Cloud.Region())
 	control := "curl -s --unix-socket " + w.Instance.ControlSocket()
 	var b strings.Builder

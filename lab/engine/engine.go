@@ -97,11 +97,16 @@ func New(o Options) (_ *Engine, err error) {
 // or shows it read-only, containers share our own: they still run, and the agent tells them apart by namespace.
 func (e *Engine) makeCgroup() {
 	root := ocirun.CgroupRoot()
-	name := "/taskrole-lab-" + newID()[:12]
+	ocirun.SweepCgroups(cgroupPrefix)
+	name := fmt.Sprintf("/%s%d-%s", cgroupPrefix, os.Getpid(), newID()[:8])
 	if root != "" && os.Mkdir(filepath.Join(root, name), 0o755) == nil {
 		e.cgroup = name
 	}
 }
+
+// cgroupPrefix begins the name of an engine's cgroup. Our process id follows, so that the next engine can tell what
+// one that was killed has left.
+const cgroupPrefix = "taskrole-lab-ns-"
 
 // Name implements ec2.Engine.
 func (*Engine) Name() string { return "namespace" }

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,6 +203,30 @@ func TestTheEndOfTheContextEndsTheContainer(t *testing.T) {
 	}
 	if d := time.Since(began); d > 10*time.Second {
 		t.Errorf("took %s", d)
+	}
+}
+
+func TestTheNextEngineRemovesTheCgroupsOfOneThatWasKilled(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.Cgroup2)
+	root := ocirun.CgroupRoot()
+	killed := exec.Command("/bin/true")
+	if err := killed.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead := fmt.Sprintf("%s/taskrole-lab-ns-%d-test", root, killed.Process.Pid)
+	alive := fmt.Sprintf("%s/taskrole-lab-ns-%d-test", root, os.Getpid())
+	for _, dir := range []string{dead + "/container", alive} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer os.Remove(alive)
+	newEngine(t, "")
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+	if _, err := os.Stat(alive); err != nil {
+		t.Errorf("the cgroup of a living process is gone: %v", err)
 	}
 }
 

@@ -70,10 +70,13 @@ func (p *play) act(ctx context.Context, keys report.Keys) error {
 	if err := p.setMetadata(2, false); err != nil {
 		return err
 	}
+	// The one client that nothing below changes waits longest, beside all the others.
+	var patient sync.WaitGroup
+	defer patient.Wait()
+	patient.Go(func() { p.container(ctx, None, Plain, ec2.NetworkNone, "") })
 	var copied Outcome
 	p.together(
 		func() { p.cell(ctx, Host, Plain, func() (Outcome, error) { return p.onHost(ctx) }) },
-		func() { p.container(ctx, None, Plain, ec2.NetworkNone, "") },
 		func() { p.container(ctx, None, Taskrole, ec2.NetworkNone, p.IsolatedRole) },
 		func() { p.container(ctx, Bridge, Plain, ec2.NetworkBridge, "") },
 		func() { p.container(ctx, Bridge, Taskrole, ec2.NetworkBridge, p.Role) },

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -90,4 +92,28 @@ func RemoveCgroup(path string) error {
 		}
 	}
 	return errors.Join(append(errs, removeCgroup(ctx, dir))...)
+}
+
+// SweepCgroups removes cgroups called PREFIX, a process id, "-" and more, of processes that are gone: what was killed
+// could not clean up. It only removes what is empty, and ends nothing.
+func SweepCgroups(prefix string) {
+	root := CgroupRoot()
+	if root == "" {
+		return
+	}
+	found, err := filepath.Glob(filepath.Join(root, prefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range found {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+		if n, err := strconv.Atoi(pid); err != nil || alive(n) {
+			continue
+		}
+		inner, _ := filepath.Glob(dir + "/*/cgroup.procs") // the pattern is good
+		for _, f := range inner {
+			_ = unix.Rmdir(filepath.Dir(f)) // busy is not ours
+		}
+		_ = unix.Rmdir(dir)
+	}
 }
