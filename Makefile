@@ -7,13 +7,13 @@ LINT := $(GO) tool -modfile=tools/go.mod golangci-lint
 DEMO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-netns test-integration engines bench lint fmt clean
+.PHONY: help demo build test test-unit test-netns test-integration docker engines bench lint fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: build ## the whole story on this machine, as a table (DEMO='--engine namespace --json' for the demo's options)
-	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2 || \
+	@$(MAKE) --no-print-directory docker || \
 		echo 'Docker cannot be installed here: the demo uses plain Linux namespaces as containers.' >&2
 	@scripts/as-root bin/taskrole-lab demo $(DEMO)
 
@@ -32,6 +32,9 @@ test-netns: ## the tests that need root and network namespaces, none skipped
 
 test-integration: ## the tests with real engines
 	@$(GO) run ./test/levels integration
+
+docker: ## the machine's own Docker, from Debian's packages; its daemon is not used, only the programs
+	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2
 
 engines: ## the container engines of the integration tests, in build/engines
 	@scripts/engines

@@ -41,6 +41,10 @@ const (
 // requireVariable holds the features a run must not skip: a comma-separated list, or "all".
 const requireVariable = "TASKROLE_TEST_REQUIRE"
 
+// withoutVariable holds, in the same way, features that count as absent: a run of the quick tests is then the same for
+// root and for everybody else.
+const withoutVariable = "TASKROLE_TEST_WITHOUT"
+
 // Need skips the test where the machine lacks one of the features, and fails it where the run requires that feature.
 func Need(tb testing.TB, needs ...Feature) {
 	tb.Helper()
@@ -49,7 +53,7 @@ func Need(tb testing.TB, needs ...Feature) {
 		if err == nil {
 			continue
 		}
-		if required(os.Getenv(requireVariable), f) {
+		if listed(os.Getenv(requireVariable), f) {
 			tb.Fatalf("needs %s, which %s requires: %v", f, requireVariable, err)
 		}
 		tb.Skipf("skipped: needs %s: %v", f, err)
@@ -59,7 +63,7 @@ func Need(tb testing.TB, needs ...Feature) {
 // Has says whether the machine has the feature, for tests that can do with less.
 func Has(f Feature) bool { return probe(f) == nil }
 
-func required(list string, f Feature) bool {
+func listed(list string, f Feature) bool {
 	words := strings.Split(list, ",")
 	for i := range words {
 		words[i] = strings.TrimSpace(words[i])
@@ -69,6 +73,9 @@ func required(list string, f Feature) bool {
 
 // probe returns why the machine lacks f, or nil.
 func probe(f Feature) error {
+	if listed(os.Getenv(withoutVariable), f) {
+		return fmt.Errorf("%s leaves it out", withoutVariable)
+	}
 	switch f {
 	case Root:
 		return probeRoot()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestRequiredReadsTheList(t *testing.T) {
+func TestListedReadsTheList(t *testing.T) {
 	for _, tt := range []struct {
 		list string
 		want bool
@@ -19,8 +19,8 @@ func TestRequiredReadsTheList(t *testing.T) {
 		{"all", true},
 		{"root,all", true},
 	} {
-		if got := required(tt.list, NetNS); got != tt.want {
-			t.Errorf("required(%q, netns) = %v, want %v", tt.list, got, tt.want)
+		if got := listed(tt.list, NetNS); got != tt.want {
+			t.Errorf("listed(%q, netns) = %v, want %v", tt.list, got, tt.want)
 		}
 	}
 }
@@ -34,6 +34,10 @@ func TestNeedSkipsWithAReasonAndFailsWhereRequired(t *testing.T) {
 	t.Setenv(requireVariable, "netns,telepathy")
 	if r := ask(t, unknown); r.skipped || !r.failed {
 		t.Errorf("required: %+v, want a failure", r)
+	}
+	t.Setenv(withoutVariable, "root")
+	if r := ask(t, Root); !r.skipped || r.failed {
+		t.Errorf("left out: %+v, want a skip, also for root", r)
 	}
 	if Has(unknown) {
 		t.Error("Has(telepathy) = true")

@@ -25,23 +25,28 @@ type level struct {
 	progress func(event) bool // which events are worth a line
 }
 
-// required are the features the netns level exists for; testkit fails a test that would skip for one of them.
-const required = "TASKROLE_TEST_REQUIRE=root,netns,sk_lookup,cgroup2"
+// features are those of internal/testkit that the netns level exists for: a test that would skip for one fails there.
+// The unit level leaves them out, also for root, so that it is quick and the same for everybody.
+const features = "root,netns,sk_lookup,cgroup2,docker"
 
 func levels() []level {
 	return []level{
-		{name: "unit", packages: everything, race: true, progress: ofPackages},
-		{name: "netns", packages: needy, race: true, root: true, flags: []string{"-count=1"}, env: []string{required}, progress: ofPackages},
+		{name: "unit", packages: everything, race: true, env: []string{"TASKROLE_TEST_WITHOUT=" + features}, progress: ofPackages},
 		{
-			name: "integration", setup: []string{"make", "--no-print-directory", "build", "engines"}, root: true,
-			packages: func(context.Context) ([]string, error) { return []string{"./test/integration/..."}, nil },
-			flags:    []string{"-count=1", "-tags=integration", "-timeout=15m"},
-			env:      []string{"TASKROLE_TEST_REQUIRE=all"}, complete: true, progress: ofTests,
+			name: "netns", setup: []string{"make", "--no-print-directory", "docker", "engines"}, packages: needy,
+			race: true, root: true, flags: []string{"-count=1"}, env: []string{"TASKROLE_TEST_REQUIRE=" + features}, progress: ofPackages,
+		},
+		{
+			name: "integration", setup: []string{"make", "--no-print-directory", "build", "engines"}, packages: realEngines,
+			root: true, flags: []string{"-count=1", "-tags=integration", "-timeout=15m"},
+			env: []string{"TASKROLE_TEST_REQUIRE=all"}, complete: true, progress: ofTests,
 		},
 	}
 }
 
 func everything(context.Context) ([]string, error) { return []string{"./..."}, nil }
+
+func realEngines(context.Context) ([]string, error) { return []string{"./test/integration/..."}, nil }
 
 // needy lists the packages whose tests import testkit: only they can skip for want of a feature.
 func needy(ctx context.Context) ([]string, error) {
@@ -144,7 +149,8 @@ func (l level) command(ctx context.Context, o *outcome) (*exec.Cmd, error) {
 	args := append([]string{"test", "-json"}, l.flags...)
 	env := append(os.Environ(), l.env...)
 	env = append(env, "AWS_EC2_METADATA_DISABLED=true",
-		"TASKROLE_TEST_BIN="+filepath.Join(root, "bin"), "TASKROLE_TEST_ENGINES="+filepath.Join(root, "build/engines"))
+		"TASKROLE_TEST_BIN="+filepath.Join(root, "bin"), "TASKROLE_TEST_ENGINES="+filepath.Join(root, "build/engines"),
+		"TASKROLE_TEST_DOCKER_TREE="+filepath.Join(root, "build/engines/forky"))
 	// Without cgo where the race detector does not need it: what make build compiled is then not compiled again.
 	cgo := "CGO_ENABLED=0"
 	if l.race {
