@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -257,5 +258,43 @@ func TestNonsenseFromTheOtherEndIsNotAnAttachment(t *testing.T) {
 	}
 	if _, err := control.List(t.Context(), fake(t, `{"version":1,"list":{"containers":[{"id":"a"}],"more":true}}`)); err == nil {
 		t.Error("List follows a list without an end")
+	}
+}
+
+// Any user may open the socket's directory, and so lock it.
+func TestALockedDirectoryDoesNotKeepTheAgentFromStarting(t *testing.T) {
+	dir := newDir(t)
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan error, 1)
+	go func() {
+		l, err := control.Listen(filepath.Join(dir, "agent.sock"))
+		if err == nil {
+			err = l.Close()
+		}
+		listening <- err
+	}()
+	select {
+	case err := <-listening:
+		if err != nil {
+			t.Errorf("Listen = %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("Listen waits for a lock that anybody may hold")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is open to others: %v, %v", f, info.Mode(), err)
+		}
 	}
 }

@@ -37,7 +37,7 @@ func Listen(path string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("make directory of control socket: %w", err)
 	}
-	unlock, err := lock(dir)
+	unlock, err := lock(path + ".lock")
 	if err != nil {
 		return nil, err
 	}
@@ -63,16 +63,19 @@ func Listen(path string) (*net.UnixListener, error) {
 	return ul, nil
 }
 
-// lock keeps two agents that start at once from removing each other's socket.
-func lock(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
+// lock keeps two agents that start at once from removing each other's socket. It locks a file that nobody else may
+// open, and not the directory: that one everybody may open, and with flock(2) any user of the host could then keep
+// the agent from starting for as long as he likes. The file stays: whoever removed it could lock another one of that
+// name.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, socketMode)
 	if err != nil {
-		return nil, fmt.Errorf("open directory of control socket: %w", err)
+		return nil, fmt.Errorf("open lock of control socket: %w", err)
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock directory of control socket: %w", err), d.Close())
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock control socket: %w", err), f.Close())
 	}
-	return func() { _ = d.Close() }, nil // closing releases the lock
+	return func() { _ = f.Close() }, nil // closing releases the lock
 }
 
 // removeStale removes the socket of a dead agent.
