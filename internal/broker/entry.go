@@ -96,7 +96,7 @@ func (e *entry) run(ctx context.Context) {
 
 // pause waits for the moment to renew. It returns false if there is nothing to renew any more.
 func (e *entry) pause(ctx context.Context, next moment) bool {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(tick)
 	defer timer.Stop()
 	for {
 		left := e.left(next)
