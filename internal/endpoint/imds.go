@@ -13,8 +13,8 @@ import (
 
 // The headers of IMDSv2, in the form net/http gives them.
 const (
-	headerToken     = "X-Aws-Ec2-Metadata-Token"             //nolint:gosec // the name of a header
-	headerTokenTTL  = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds" //nolint:gosec // the name of a header
+	headerToken     = "X-Aws-Ec2-Metadata-Token"
+	headerTokenTTL  = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
 	headerForwarded = "X-Forwarded-For"
 )
 
@@ -22,8 +22,8 @@ const (
 const maxTTL = 21600
 
 const (
-	tokenPath    = "/latest/api/token"                          //nolint:gosec // a path
-	rolesPath    = "/latest/meta-data/iam/security-credentials" //nolint:gosec // a path
+	tokenPath    = "/latest/api/token"
+	rolesPath    = "/latest/meta-data/iam/security-credentials"
 	infoPath     = "/latest/meta-data/iam/info"
 	identityPath = "/latest/dynamic/instance-identity/document"
 )
