@@ -15,7 +15,7 @@ import (
 // level is one way to run some of the tests.
 type level struct {
 	name     string
-	setup    []string // a command to run first, or nil
+	setup    []string // a command to run first
 	packages func(context.Context) ([]string, error)
 	flags    []string // of go test
 	root     bool     // the test programs run as root, in namespaces of their own (scripts/isolated)
@@ -31,7 +31,10 @@ const features = "root,netns,sk_lookup,cgroup2,docker"
 
 func levels() []level {
 	return []level{
-		{name: "unit", packages: everything, race: true, env: []string{"TASKROLE_TEST_WITHOUT=" + features}, progress: ofPackages},
+		{
+			name: "unit", setup: []string{"go", "mod", "download"}, packages: everything, race: true,
+			env: []string{"TASKROLE_TEST_WITHOUT=" + features}, progress: ofPackages,
+		},
 		{
 			name: "netns", setup: []string{"make", "--no-print-directory", "docker", "engines"}, packages: needy,
 			race: true, root: true, flags: []string{"-count=1"}, env: []string{"TASKROLE_TEST_REQUIRE=" + features}, progress: ofPackages,
@@ -125,9 +128,6 @@ func (l level) prepare(ctx context.Context, w io.Writer) error {
 			return fmt.Errorf("this level cannot run here: %s", strings.TrimSpace(string(out)))
 		}
 	}
-	if l.setup == nil {
-		return nil
-	}
 	cmd := exec.CommandContext(ctx, l.setup[0], l.setup[1:]...)
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Run(); err != nil {
@@ -160,10 +160,15 @@ func (l level) command(ctx context.Context, o *outcome) (*exec.Cmd, error) {
 			o.notes = append(o.notes, "ran without the race detector, which needs a C compiler")
 		}
 	}
-	if l.isolated() {
-		args = append(args, "-exec="+filepath.Join(root, "scripts/isolated"))
+	words := append([]string{"go"}, args...)
+	switch {
+	case l.root:
+		words = append(words, "-exec="+filepath.Join(root, "scripts/isolated"))
+	case l.isolated(): // all of go test, because with -exec it does not remember what passed
+		words = append([]string{"scripts/isolated"}, words...)
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
+	words = append(words, packages...)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = append(env, cgo)
 	// Interrupted, go test waits for the test programs, which end by the signal themselves.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
