@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"taskrole/internal/attach"
@@ -32,6 +33,9 @@ type record struct {
 	// Cgroup is the id of the container's cgroup, which the kernel never gives twice; a number for a process comes round
 	// again. 0 on hosts without cgroup v2.
 	Cgroup uint64 `json:"cgroup"`
+	// NetNS is the inode of the network namespace, which the container keeps as long as the process is in it. A process
+	// that may enter another one, a neighbour's or the host's, must not take its role along.
+	NetNS uint64 `json:"netns"`
 }
 
 // register is the directory of records, beside the control socket: on a file system that a reboot empties, as the
@@ -51,18 +55,42 @@ func openRegister(cfg *config.Config, tree *attest.Tree) (*register, error) {
 	if err := errors.Join(os.MkdirAll(parent, 0o755), os.MkdirAll(r.dir, 0o700)); err != nil {
 		return nil, fmt.Errorf("make the directory of attached containers: %w", err)
 	}
+	if err := errors.Join(ours(parent), ours(r.dir)); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// ours refuses a directory that others may write to: they could put records of their own processes there, or a socket
+// of theirs in place of ours.
+func ours(dir string) error {
+	const others = 0o022
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at the directory of the agent's state: %w", err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if ok && info.IsDir() && (st.Uid == 0 || int(st.Uid) == os.Geteuid()) && info.Mode().Perm()&others == 0 {
+		return nil
+	}
+	return fault.New(fault.ConfigInvalid, fmt.Sprintf("%q is not a directory that only the agent's own user may write to", dir),
+		"give it to root with mode 0755, or name a socket in another directory")
 }
 
 func (r *register) path(id container.ID) string { return filepath.Join(r.dir, string(id)+".json") }
 
 // note writes the record of t.
 func (r *register) note(t attach.Target) error {
-	cg, _, err := r.tree.Of(t.Process)
-	if err != nil {
-		return err
+	cg := t.Cgroup
+	if cg.ID == 0 {
+		var err error
+		if cg, _, err = r.tree.Of(t.Process); err != nil {
+			return err
+		}
 	}
-	b, err := json.Marshal(record{ID: t.ID, Role: t.Role, Way: t.Way, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID})
+	b, err := json.Marshal(record{
+		ID: t.ID, Role: t.Role, Way: t.Way, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID, NetNS: t.NS.ID().Ino,
+	})
 	if err != nil {
 		return err
 	}
@@ -93,8 +121,11 @@ func (r *register) alive(log *slog.Logger) []attach.Target {
 	return targets
 }
 
-// errOther means that the process of a record has ended and its number is another's now.
-var errOther = errors.New("the process is another one now")
+// Why a record is not to be used.
+var (
+	errOther     = errors.New("the process is another one now")
+	errElsewhere = errors.New("the process is in another network namespace now")
+)
 
 func (r *register) open(file string) (attach.Target, error) {
 	b, err := durable.ReadFile(file, maxRecord)
@@ -112,8 +143,8 @@ func (r *register) open(file string) (attach.Target, error) {
 	if err != nil {
 		return attach.Target{}, err
 	}
-	cg, _, err := r.tree.Of(p)
-	if err != nil || p.Start() != rec.Start || cg.ID != rec.Cgroup {
+	cg, err := r.cgroup(rec, p)
+	if err != nil || p.Start() != rec.Start {
 		return attach.Target{}, errors.Join(errOther, err, p.Close())
 	}
 	f, err := p.NetNS()
@@ -124,7 +155,34 @@ func (r *register) open(file string) (attach.Target, error) {
 	if err != nil {
 		return attach.Target{}, errors.Join(err, p.Close())
 	}
-	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Process: p, NS: ns}, nil
+	if ns.ID().Ino != rec.NetNS {
+		return attach.Target{}, errors.Join(errElsewhere, ns.Close(), p.Close())
+	}
+	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Process: p, NS: ns, Cgroup: cg}, nil
+}
+
+// cgroup returns the container's cgroup, in which or below which p still is: a container's first process may have moved
+// down, as systemd does. It is the zero Cgroup where cgroups tell nothing.
+func (r *register) cgroup(rec record, p *attest.Process) (attest.Cgroup, error) {
+	now, known, err := r.tree.Of(p)
+	switch {
+	case err != nil:
+		return attest.Cgroup{}, err
+	case !known && now.ID == rec.Cgroup:
+		return attest.Cgroup{}, nil
+	case !known:
+		return attest.Cgroup{}, errOther
+	}
+	dir, err := r.tree.Path(rec.Cgroup)
+	if err != nil {
+		return attest.Cgroup{}, err
+	}
+	own := attest.Cgroup{ID: rec.Cgroup, Path: dir}
+	within, err := r.tree.Within(now.ID, own)
+	if err != nil || !within || dir == "/" { // everything is below the root
+		return attest.Cgroup{}, errors.Join(errOther, err)
+	}
+	return own, nil
 }
 
 // adopt attaches again what an earlier agent had attached. It returns when each container has its role back, has been

@@ -105,10 +105,11 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 			return err
 		}
 	}
-	if a.tokens, err = tokenKey(cfg); err != nil {
+	// First of what is in its directory, which it makes and looks at.
+	if a.register, err = openRegister(cfg, a.tree); err != nil {
 		return err
 	}
-	if a.register, err = openRegister(cfg, a.tree); err != nil {
+	if a.tokens, err = tokenKey(cfg); err != nil {
 		return err
 	}
 	sts, err := awssts.New(ctx, awssts.Options{Region: cfg.Region, Endpoint: cfg.STS.Endpoint})

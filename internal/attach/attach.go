@@ -33,6 +33,9 @@ type Target struct {
 	Way     container.Way
 	Process *attest.Process
 	NS      *netns.NS
+	// Cgroup is the container's, where it is known from earlier; the zero one is that of Process, which by now may
+	// have moved to one below.
+	Cgroup attest.Cgroup
 }
 
 // close gives both descriptors back.

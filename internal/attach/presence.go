@@ -37,9 +37,11 @@ func openPresence(t Target, s Service, o Options) (_ presence, err error) {
 	if p.witness, err = attest.OpenWitness(t.NS); err != nil {
 		return nil, step(err, t, "ask the kernel about its sockets")
 	}
-	w := &watch{witness: p.witness, container: s.Container, tree: o.Tree}
-	if w.cgroup, w.attested, err = o.Tree.Of(t.Process); err != nil {
-		return nil, step(err, t, "read its cgroup")
+	w := &watch{witness: p.witness, container: s.Container, tree: o.Tree, cgroup: t.Cgroup, attested: t.Cgroup.ID != 0}
+	if !w.attested {
+		if w.cgroup, w.attested, err = o.Tree.Of(t.Process); err != nil {
+			return nil, step(err, t, "read its cgroup")
+		}
 	}
 	if !w.attested {
 		o.Logger.Warn("no cgroup v2 tells this container's processes apart; its network namespace alone is the identity",
