@@ -8,15 +8,18 @@ import (
 
 // command is what we need of a runtime's command line.
 type command struct {
-	name       string // create, run, state…; "" if there is none
+	name       string // create, run, restore, state…; "" if there is none
 	bundle     string // --bundle, or ""
 	configName string // crun's --config, or ""
 	logPath    string // --log, or ""
 	logFormat  string // --log-format, or ""
 }
 
-// makesContainer says whether the command starts a container from a bundle.
-func (c command) makesContainer() bool { return c.name == "create" || c.name == "run" }
+// makesContainer says whether the command starts a container from a bundle. A restored one too runs the hooks of
+// config.json, which its engine has written anew.
+func (c command) makesContainer() bool {
+	return c.name == "create" || c.name == "run" || c.name == "restore"
+}
 
 // config is the path of the container's configuration; dir is the working directory.
 func (c command) config(dir string) string {
@@ -40,7 +43,11 @@ func globalValues() []string {
 }
 
 func createValues() []string {
-	return []string{"bundle", "b", "config", "f", "console-socket", "pidfd-socket", "pid-file", "preserve-fds"}
+	return []string{
+		"bundle", "b", "config", "f", "console-socket", "pidfd-socket", "pid-file", "preserve-fds",
+		// of restore
+		"image-path", "work-path", "manage-cgroups-mode", "empty-ns", "lsm-profile", "lsm-mount-context",
+	}
 }
 
 // commands is every command of runc and crun. It is needed only behind a global flag that we do not know: if the

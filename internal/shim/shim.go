@@ -1,10 +1,10 @@
 // Package shim is an OCI runtime that gives containers their role and leaves everything else to the real one.
 //
-// It is the way in for engines without CDI: "docker run --runtime taskrole -e TASKROLE=NAME". On create and run it
-// looks for TASKROLE in the environment of the bundle's config.json, puts in what the CDI device of that role would
-// have put in, and executes the real runtime with the arguments it was given, to the byte. On any other command, and
-// for containers without TASKROLE, it touches nothing. It refuses what it cannot understand rather than start a
-// container without its role, and it asks nobody: the hook it puts in does.
+// It is the way in for engines without CDI: "docker run --runtime taskrole -e TASKROLE=NAME". On create, run and
+// restore it looks for TASKROLE in the environment of the bundle's config.json, puts in what the CDI device of that
+// role would have put in, and executes the real runtime with the arguments it was given, to the byte. On any other
+// command, and for containers without TASKROLE, it touches nothing. It refuses what it cannot understand rather than
+// start a container without its role, and it asks nobody: the hook it puts in does.
 //
 // It edits the bundle as raw JSON and never decodes it whole (see ociedit): an OCI runtime that rewrites config.json
 // through structs of its own loses every member that is newer than itself.

@@ -186,6 +186,19 @@ func TestContainerWithARoleGetsEnvironmentAndHook(t *testing.T) {
 	}
 }
 
+// A checkpoint remembers the process and not its network: without the hook the process would go on with a way to the
+// host's own role.
+func TestRestoredContainerWithARoleGetsTheHookToo(t *testing.T) {
+	w := newWorld(t, roleConfig("s3-reader"))
+	w.options.Args = []string{"taskrole-runtime", "restore", "--detach", "--image-path", w.path("image"), "--bundle", w.path("bundle"), "id"}
+	if code := shim.Run(w.options); code != 0 || w.executed == "" {
+		t.Fatalf("exit %d: %s", code, w.stderr.String())
+	}
+	if config := w.read(t, "bundle/config.json"); !strings.Contains(config, `"createRuntime"`) {
+		t.Errorf("no hook in %s", config)
+	}
+}
+
 func TestMissingConfigIsTheRuntimesToRefuse(t *testing.T) {
 	w := newWorld(t, "")
 	if code := shim.Run(w.options); code != 0 || w.executed == "" {
