@@ -16,7 +16,7 @@ import (
 
 const (
 	hintHost     = "give the host an instance profile or other AWS credentials, and check them with: aws sts get-caller-identity"
-	hintEndpoint = "check that sts.endpoint and sts.region are right and that this host reaches them"
+	hintEndpoint = "check that sts.endpoint and region in the configuration are right and that this host reaches them"
 	hintThrottle = "it is tried again; if it lasts, lower sts.calls_per_second or ask AWS for a higher quota"
 	hintRequest  = "correct the role in the configuration"
 )
