@@ -1,13 +1,16 @@
 // Package docker asks a Docker engine what it knows of a container: its name, its image and its labels.
 //
-// It is the one door to the engine's API, and a narrow one: it only ever lists. The inspect call would deadlock when
-// an OCI hook waits for its answer, because the engine holds the container's lock while it starts it (seen with
-// Docker 20.10 and 28.5); the list call takes no such lock. It changes nothing in the engine.
+// It is the one door to the engine's API, and a narrow one: it lists containers and looks at images. To inspect the
+// container would deadlock when an OCI hook waits for the answer, because the engine holds the container's lock while
+// it starts it (seen with Docker 20.10 and 28.5); the calls made here take no such lock. It changes nothing in the
+// engine. It refuses to pass on what the image says of itself: labels are somebody's word only if whoever made the
+// container gave them.
 package docker
 
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -59,9 +62,31 @@ func (e *Engine) Lookup(ctx context.Context, id container.ID) (container.Contain
 		if len(c.Names) > 0 {
 			name = strings.TrimPrefix(c.Names[0], "/")
 		}
-		return container.Container{ID: id, Name: name, Image: c.Image, Labels: c.Labels, Known: true, Engine: "docker"}, nil
+		return container.Container{ID: id, Name: name, Image: c.Image, Labels: e.given(ctx, c.ImageID, c.Labels), Known: true, Engine: "docker"}, nil
 	}
 	return unknown, nil
+}
+
+// given returns those of the labels that the container was given when it was made. The engine mixes them with those of
+// the image, which are whatever its maker wrote there. One that both have alike counts as the image's, and where the
+// engine does not say what the image has, for instance because the image is gone, no label is anybody's word.
+func (e *Engine) given(ctx context.Context, imageID string, labels map[string]string) map[string]string {
+	if len(labels) == 0 {
+		return labels
+	}
+	image, err := e.api.ImageInspect(ctx, imageID)
+	if err != nil {
+		return nil
+	}
+	given := maps.Clone(labels)
+	maps.DeleteFunc(given, func(key, value string) bool {
+		if image.Config == nil {
+			return false
+		}
+		from, ok := image.Config.Labels[key]
+		return ok && from == value
+	})
+	return given
 }
 
 // Close frees the connections.

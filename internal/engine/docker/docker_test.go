@@ -17,9 +17,17 @@ import (
 
 const id = container.ID("3f2a91c0ffee3f2a91c0ffee3f2a91c0ffee3f2a91c0ffee3f2a91c0ffee0001")
 
-// engine serves the two calls the door makes, with the answers recorded from a real engine cut down to what matters;
+const imageID = "sha256:0123456789abcdef"
+
+// engine serves the calls the door makes, with the answers recorded from a real engine cut down to what matters;
 // the real engines are in test/integration.
 func engine(t *testing.T, list any) (host string, asked *[]string) {
+	t.Helper()
+	return engineWithImage(t, list, http.StatusNotFound, nil)
+}
+
+// engineWithImage also knows what image the container is made of.
+func engineWithImage(t *testing.T, list any, status int, image any) (host string, asked *[]string) {
 	t.Helper()
 	asked = new([]string)
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -32,6 +40,11 @@ func engine(t *testing.T, list any) (host string, asked *[]string) {
 		if strings.HasSuffix(r.URL.Path, "/containers/json") {
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(list)
+		}
+		if strings.HasSuffix(r.URL.Path, "/images/"+imageID+"/json") {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_ = json.NewEncoder(w).Encode(image)
 		}
 	})}
 	go func() { _ = srv.Serve(l) }()
@@ -52,17 +65,49 @@ func lookup(t *testing.T, host string, id container.ID) (container.Container, er
 func TestLookupTakesTheExactContainerAndOnlyLists(t *testing.T) {
 	host, asked := engine(t, []map[string]any{
 		{"Id": string(id) + "ff", "Names": []string{"/other"}, "Image": "evil"},
-		{"Id": string(id), "Names": []string{"/app"}, "Image": "amazon/aws-cli", "Labels": map[string]string{"team": "data"}},
+		{"Id": string(id), "Names": []string{"/app"}, "Image": "amazon/aws-cli"},
 	})
 	got, err := lookup(t, host, id)
-	want := container.Container{ID: id, Name: "app", Image: "amazon/aws-cli", Labels: map[string]string{"team": "data"}, Known: true, Engine: "docker"}
+	want := container.Container{ID: id, Name: "app", Image: "amazon/aws-cli", Known: true, Engine: "docker"}
 	if err != nil || !cmp.Equal(got, want) {
 		t.Errorf("Lookup = %+v, %v; want %+v", got, err, want)
 	}
 	for _, a := range *asked {
-		if !strings.Contains(a, "_ping") && !strings.Contains(a, "/containers/json?") {
-			t.Errorf("the door made the call %s; only ping and list are safe while a container starts", a)
+		if !strings.Contains(a, "_ping") && !strings.Contains(a, "/containers/json?") && !strings.Contains(a, "/images/") {
+			t.Errorf("the door made the call %s; only ping, list and questions about images are safe while a container starts", a)
 		}
+	}
+}
+
+// An image brings labels along, and whoever made it chose them: they must not choose the role too.
+func TestLabelsOfTheImageAreNotTheContainers(t *testing.T) {
+	list := []map[string]any{{
+		"Id": string(id), "Names": []string{"/app"}, "Image": "evil", "ImageID": imageID,
+		"Labels": map[string]string{"team": "data", "maintainer": "evil", "tier": "prod"},
+	}}
+	image := func(labels map[string]string) any {
+		return map[string]any{"Id": imageID, "Config": map[string]any{"Labels": labels}}
+	}
+	for name, c := range map[string]struct {
+		status int
+		image  any
+		want   map[string]string
+	}{
+		"of the image and of the user": {http.StatusOK, image(map[string]string{"team": "data", "maintainer": "evil"}), map[string]string{"tier": "prod"}},
+		"overridden by the user":       {http.StatusOK, image(map[string]string{"team": "none", "maintainer": "evil", "tier": "prod"}), map[string]string{"team": "data"}},
+		"an image without":             {http.StatusOK, image(nil), map[string]string{"team": "data", "maintainer": "evil", "tier": "prod"}},
+		"an image without anything":    {http.StatusOK, map[string]any{"Id": imageID}, map[string]string{"team": "data", "maintainer": "evil", "tier": "prod"}},
+		"an image that is gone":        {http.StatusNotFound, map[string]string{"message": "no such image"}, nil},
+		"an engine that is broken":     {http.StatusInternalServerError, map[string]string{"message": "broken"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, _ := engineWithImage(t, list, c.status, c.image)
+			got, err := lookup(t, host, id)
+			want := container.Container{ID: id, Name: "app", Image: "evil", Labels: c.want, Known: true, Engine: "docker"}
+			if err != nil || !cmp.Equal(got, want) {
+				t.Errorf("Lookup = %+v, %v; want %+v", got, err, want)
+			}
+		})
 	}
 }
 
