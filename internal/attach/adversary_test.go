@@ -2,12 +2,16 @@ package attach_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"taskrole/internal/attach"
+	"taskrole/internal/container"
 	"taskrole/internal/fault"
 	"taskrole/internal/testkit/actor"
 )
@@ -24,6 +28,27 @@ func TestAnotherContainerInTheNamespaceGetsNoRole(t *testing.T) {
 	}
 	if got := a.Do("get " + ecsURL); got != "200 reader" {
 		t.Errorf("the first container suffers: GET = %s", got)
+	}
+}
+
+func TestOfManyAtOnceInOneNamespaceExactlyOneGetsItsRole(t *testing.T) {
+	ns := actor.NewNS(t)
+	w := newWorld(t, 0)
+	var wg sync.WaitGroup
+	var won atomic.Int32
+	for i := range 8 {
+		id, role := container.ID(fmt.Sprintf("c%d", i%4)), fmt.Sprintf("role-%d", i) // each id twice, with two roles
+		target := target(t, actor.Start(t, ns, ""), id, role)
+		wg.Go(func() {
+			_, already, err := w.attacher.Attach(t.Context(), target, func(context.Context) (attach.Service, error) { return w.service(id, role), nil })
+			if err == nil && !already {
+				won.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if list := w.attacher.List(); won.Load() != 1 || w.prepared.Load() != 1 || len(list) != 1 {
+		t.Errorf("%d got a role, %d were prepared, the list has %d", won.Load(), w.prepared.Load(), len(list))
 	}
 }
 
