@@ -103,3 +103,23 @@ func TestDeadProcessIsRefused(t *testing.T) {
 		t.Errorf("left behind: %v, addresses %v", list, left)
 	}
 }
+
+// Another container in the namespace gets an answer and no more: it must not take the places of the one with the role.
+func TestStrangersDoNotTakeAllPlaces(t *testing.T) {
+	ns := actor.NewNS(t)
+	own, other := actor.NewCgroup(t), actor.NewCgroup(t)
+	const places = 8
+	w := newWorld(t, places)
+	c, stranger := actor.Start(t, ns, own), actor.Start(t, ns, other)
+	w.mustAttach(c, "c1", "reader")
+	for range 4 * places {
+		stranger.Do("hold 169.254.170.2:80") // a reset is one of the right answers
+	}
+	if got := c.Do("get " + ecsURL); got != "200 reader" {
+		t.Errorf("the container itself: GET = %s", got)
+	}
+	stranger.End()
+	eventually(t, "a stranger is told again", func() bool {
+		return strings.HasPrefix(actor.Start(t, ns, other).Do("get "+ecsURL), "404")
+	})
+}

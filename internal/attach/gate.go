@@ -57,10 +57,15 @@ type gate struct {
 	slots chan struct{}
 	shut  chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	conns map[*conn]struct{}
-	down  bool
+	mu      sync.Mutex // guards what follows
+	conns   map[*conn]struct{}
+	refused int // how many of conns are not the container's
+	down    bool
 }
+
+// strangers is one in how many places may be taken by processes outside the container: they are told that they get
+// nothing, and must not keep the container from what it gets.
+const strangers = 4
 
 func newGate(l *net.TCPListener, w *watch, connections int, log *slog.Logger) *gate {
 	return &gate{
@@ -96,7 +101,7 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes c one of the gate's, unless the gate has been dropped meanwhile.
+// admit makes c one of the gate's, unless the gate has been dropped meanwhile or c is one refused connection too many.
 func (g *gate) admit(c *net.TCPConn, refusal error) net.Conn {
 	a := &conn{TCPConn: c, gate: g}
 	if refusal != nil {
@@ -104,12 +109,16 @@ func (g *gate) admit(c *net.TCPConn, refusal error) net.Conn {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.down {
+	if g.down || a.refused != nil && g.refused >= max(1, cap(g.slots)/strangers) {
+		_ = c.SetLinger(0)
 		_ = c.Close()
 		<-g.slots
 		return nil
 	}
 	g.conns[a] = struct{}{}
+	if a.refused != nil {
+		g.refused++
+	}
 	return a
 }
 
@@ -161,6 +170,9 @@ func (c *conn) Close() error {
 		err = c.TCPConn.Close()
 		c.gate.mu.Lock()
 		delete(c.gate.conns, c)
+		if c.refused != nil {
+			c.gate.refused--
+		}
 		c.gate.mu.Unlock()
 		<-c.gate.slots
 	})
