@@ -31,7 +31,11 @@ func (a *Agent) Attach(ctx context.Context, r control.AttachRequest, pidfd, ns *
 	log := a.log.With(slog.String("container_id", r.ID.Short()), slog.String("role", r.Role), slog.String("way", string(r.Way)))
 	if err != nil {
 		f := fault.As(err)
-		log.WarnContext(ctx, "refused", slog.String("code", string(f.Code)), slog.String("error", f.What), slog.Any("cause", f.Err))
+		attrs := []slog.Attr{slog.String("code", string(f.Code)), slog.String("error", f.What)}
+		if f.Err != nil {
+			attrs = append(attrs, slog.String("cause", f.Err.Error()))
+		}
+		log.LogAttrs(ctx, slog.LevelWarn, "refused", attrs...)
 		return control.AttachReply{}, f
 	}
 	log.InfoContext(ctx, "attached", slog.String("role_arn", reply.RoleARN), slog.String("session", reply.Session), slog.Bool("already", reply.Already))

@@ -204,7 +204,9 @@ func (w *world) attach(id container.ID, role string, a *actor.Actor, ns *actor.A
 		w.t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	return control.Attach(w.t.Context(), w.socket, control.AttachRequest{Role: role, ID: id, Way: container.WayCDI}, p.File(), f)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	defer cancel()
+	return control.Attach(ctx, w.socket, control.AttachRequest{Role: role, ID: id, Way: container.WayCDI}, p.File(), f)
 }
 
 // list returns the ids of the attached containers.
@@ -224,6 +226,10 @@ func (w *world) list() []container.ID {
 // sighup makes the agent read its configuration again, and returns what it logs about that.
 func (w *world) sighup(expect string) {
 	w.t.Helper()
-	w.reload <- syscall.SIGHUP
+	select {
+	case w.reload <- syscall.SIGHUP:
+	case <-time.After(10 * time.Second):
+		w.t.Fatalf("the agent takes no signal\nlog:\n%s", w.log)
+	}
 	w.eventually("log of "+expect, func() bool { return strings.Contains(w.log.String(), expect) })
 }

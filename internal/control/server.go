@@ -106,16 +106,12 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn) {
 	// When the agent stops, a peer that sends nothing must not hold it up. Set after the deadline, so it stands.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	started := time.Now()
 	answer, err := s.converse(ctx, c)
 	if errors.Is(err, errClosed) {
 		return // somebody looked whether we are alive
 	}
 	if err != nil {
-		f := fault.As(err)
-		s.logger.WarnContext(ctx, "control request refused", slog.String("code", string(f.Code)),
-			slog.String("error", f.What), slog.Duration("duration", time.Since(started)))
-		answer = reply{Fault: toWire(f)}
+		answer = reply{Fault: toWire(fault.As(err))}
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(s.ioTimeout)) // fails only on a closed connection, as the write then does
 	if err := write(c, encodeReply(answer)); err != nil {
@@ -123,12 +119,16 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn) {
 	}
 }
 
-// converse reads the request and has it handled.
+// converse reads the request and has it handled. What is refused before the handler is asked is logged here; the
+// handler's own refusals are its own to log.
 func (s *server) converse(ctx context.Context, c *net.UnixConn) (reply, error) {
 	// The packet is taken before we look who sent it: if we closed with it in our queue, the kernel would tell the
 	// peer ECONNRESET instead of our answer.
 	packet, files, err := read(c)
 	if err != nil {
+		if !errors.Is(err, errClosed) {
+			s.rejected(ctx, err)
+		}
 		return reply{}, err
 	}
 	cred, err := peer(c)
@@ -144,12 +144,18 @@ func (s *server) converse(ctx context.Context, c *net.UnixConn) (reply, error) {
 	}
 	if err != nil {
 		closeAll(files)
+		s.rejected(ctx, err)
 		return reply{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.handleTimeout)
 	defer cancel()
 	defer watch(c, cancel)()
 	return s.handle(ctx, r, files)
+}
+
+func (s *server) rejected(ctx context.Context, err error) {
+	f := fault.As(err)
+	s.logger.WarnContext(ctx, "control request refused", slog.String("code", string(f.Code)), slog.String("error", f.What))
 }
 
 // watch cancels when the peer goes away or says more than it may. The function it returns ends the watch and waits.
