@@ -152,11 +152,12 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 		return attach.Service{}, err
 	}
 	s, err := a.service(cfg, role, c, lease)
-	if err == nil {
-		err = a.register.note(t)
-	}
 	if err != nil {
 		lease.Release()
+		return attach.Service{}, err
+	}
+	if err := a.register.note(t); err != nil {
+		s.Release(true)
 		return attach.Service{}, err
 	}
 	s.RoleARN, s.Session = role.ARN.String(), session

@@ -77,7 +77,7 @@ func ours(dir string) error {
 		"give it to root with mode 0755, or name a socket in another directory")
 }
 
-func (r *register) path(id container.ID) string { return filepath.Join(r.dir, string(id)+".json") }
+func (r *register) path(id container.ID) string { return filepath.Join(r.dir, string(id)+recordSuffix) }
 
 // note writes the record of t.
 func (r *register) note(t attach.Target) error {
@@ -102,21 +102,34 @@ func (r *register) forget(id container.ID) {
 	_ = os.Remove(r.path(id)) // a record that stays is found stale at the next start
 }
 
-// alive reads every record whose process is still the one it was written for, and removes the others.
+// recordSuffix ends the name of a record's file.
+const recordSuffix = ".json"
+
+// alive reads every record whose process is still the one it was written for. The others are removed, except where the
+// reason may pass, such as too many open files: a container must not lose its role by that.
 func (r *register) alive(log *slog.Logger) []attach.Target {
-	files, err := filepath.Glob(filepath.Join(r.dir, "*.json"))
+	entries, err := os.ReadDir(r.dir)
 	if err != nil {
+		log.Error("attached containers not read", slog.String("error", err.Error()))
 		return nil
 	}
 	var targets []attach.Target
-	for _, f := range files {
-		t, err := r.open(f)
-		if err != nil {
-			log.Debug("record of a container that is gone", slog.String("container_id", container.ID(strings.TrimSuffix(filepath.Base(f), ".json")).Short()), slog.String("error", err.Error()))
-			_ = os.Remove(f)
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), recordSuffix)
+		if !ok {
+			_ = os.Remove(filepath.Join(r.dir, e.Name())) // half a record, of an agent that was killed
 			continue
 		}
-		targets = append(targets, t)
+		t, err := r.open(filepath.Join(r.dir, e.Name()))
+		switch {
+		case err == nil:
+			targets = append(targets, t)
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+			log.Error("attached container not taken up", slog.String("container_id", container.ID(name).Short()), slog.String("error", err.Error()))
+		default:
+			log.Debug("record of a container that is gone", slog.String("container_id", container.ID(name).Short()), slog.String("error", err.Error()))
+			_ = os.Remove(filepath.Join(r.dir, e.Name()))
+		}
 	}
 	return targets
 }

@@ -106,10 +106,11 @@ func (a *Agent) reload(ctx context.Context) error {
 	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.STS != old.STS || cfg.CDI != old.CDI {
 		return errRestart
 	}
+	a.config.Store(cfg) // before the document: whoever reads of a new role there must find it here
 	if err := a.writeSpec(cfg); err != nil {
+		a.config.Store(old)
 		return err
 	}
-	a.config.Store(cfg)
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Int("roles", len(cfg.Roles)))
 	return nil
 }
