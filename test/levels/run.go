@@ -36,7 +36,7 @@ func levels() []level {
 			env: []string{"TASKROLE_TEST_WITHOUT=" + features}, progress: ofPackages,
 		},
 		{
-			name: "netns", setup: []string{"make", "--no-print-directory", "docker", "engines"}, packages: needy,
+			name: "netns", setup: []string{"make", "--no-print-directory", "build", "docker", "engines"}, packages: needy,
 			race: true, root: true, flags: []string{"-count=1"}, env: []string{"TASKROLE_TEST_REQUIRE=" + features}, progress: ofPackages,
 		},
 		{
