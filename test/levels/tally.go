@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -23,6 +24,17 @@ type name struct{ pkg, test string }
 
 func (n name) String() string {
 	return strings.TrimSpace(strings.TrimPrefix(n.pkg, "taskrole/") + " " + n.test)
+}
+
+// ancestors are the tests that n is a part of.
+func (n name) ancestors() iter.Seq[name] {
+	return func(yield func(name) bool) {
+		for i, c := range n.test {
+			if c == '/' && !yield(name{n.pkg, n.test[:i]}) {
+				return
+			}
+		}
+	}
 }
 
 // tally is what one run of go test did.
@@ -106,11 +118,7 @@ func (t *tally) leaves() map[name]string {
 	parent := map[name]bool{}    // has subtests
 	explained := map[name]bool{} // and one of them has the parent's failure
 	for n, r := range t.result {
-		for i, c := range n.test {
-			if c != '/' {
-				continue
-			}
-			up := name{n.pkg, n.test[:i]}
+		for up := range n.ancestors() {
 			parent[up] = true
 			explained[up] = explained[up] || r == "fail"
 		}
@@ -171,8 +179,8 @@ func (c *count) add(result string) {
 	}
 }
 
-// merge joins the results of several levels: one failure anywhere is a failure, and a test is skipped only if it
-// ran nowhere.
+// merge joins the results of several levels: one failure anywhere is a failure, and a test is skipped only if neither
+// it nor a part of it ran anywhere.
 func merge(levels []map[name]string) map[name]string {
 	rank := map[string]int{"": 0, "skip": 1, "pass": 2, "fail": 3}
 	all := map[name]string{}
@@ -183,6 +191,13 @@ func merge(levels []map[name]string) map[name]string {
 			}
 		}
 	}
+	ran := map[name]bool{}
+	for n := range all {
+		for up := range n.ancestors() {
+			ran[up] = true
+		}
+	}
+	maps.DeleteFunc(all, func(n name, r string) bool { return r == "skip" && ran[n] })
 	return all
 }
 

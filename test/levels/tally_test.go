@@ -78,6 +78,10 @@ func TestATestThatRanOnOneLevelIsNotSkipped(t *testing.T) {
 	if want := map[name]string{x: "pass", y: "skip"}; !maps.Equal(got, want) {
 		t.Errorf("merge = %v, want %v", got, want)
 	}
+	part := name{"taskrole/a", "TestX/one"}
+	if got, want := merge([]map[name]string{{x: "skip"}, {part: "pass"}}), map[name]string{part: "pass"}; !maps.Equal(got, want) {
+		t.Errorf("merge = %v for a test whose parts ran elsewhere, want %v", got, want)
+	}
 	if got := merge([]map[name]string{{x: "fail"}, {x: "pass"}}); got[x] != "fail" {
 		t.Errorf("a failure on one level is %q after the other passed", got[x])
 	}
