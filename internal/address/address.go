@@ -15,6 +15,13 @@ var (
 	// IMDS and IMDS6 are the EC2 instance metadata service, which SDKs ask without any environment.
 	IMDS  = netip.MustParseAddrPort("169.254.169.254:80")
 	IMDS6 = netip.MustParseAddrPort("[fd00:ec2::254]:80")
+	// PodIdentity and PodIdentity6 are the EKS Pod Identity agent, which SDKs ask when
+	// AWS_CONTAINER_CREDENTIALS_FULL_URI names it.
+	PodIdentity  = netip.MustParseAddrPort("169.254.170.23:80")
+	PodIdentity6 = netip.MustParseAddrPort("[fd00:ec2::23]:80")
+	// FullURI serves what PodIdentity serves, on the loopback address that also old SDKs take in a full URI. Its port is
+	// chosen as that of Proxy.
+	FullURI = netip.MustParseAddrPort("127.0.0.1:61171")
 	// Proxy is the egress proxy of roles that have one: above the kernel's default range of ephemeral ports
 	// (32768 to 60999), so that no client socket holds it by chance.
 	Proxy = netip.MustParseAddrPort("127.0.0.1:61170")
@@ -22,6 +29,9 @@ var (
 
 // credentialsPrefix is the path of the ECS task metadata endpoint, version 2.
 const credentialsPrefix = "/v2/credentials/"
+
+// PodIdentityPath is where the EKS Pod Identity agent and its likes have the credentials.
+const PodIdentityPath = "/v1/credentials"
 
 // CredentialsPath is the value of AWS_CONTAINER_CREDENTIALS_RELATIVE_URI for a container of the named role. The name
 // in it is for people: who may have which credentials is decided by the namespace, never by the path.

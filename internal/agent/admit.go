@@ -151,6 +151,10 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 	if err != nil {
 		return attach.Service{}, err
 	}
+	if t.Inject != "" {
+		role.Inject = config.Injection(t.Inject) // its environment was made then, and cannot be changed
+	}
+	t.Inject = string(role.Inject)
 	s, err := a.service(cfg, role, c, lease)
 	if err != nil {
 		lease.Release()
@@ -191,6 +195,9 @@ func (a *Agent) service(cfg *config.Config, role config.Role, c container.Contai
 	o := endpoint.Options{
 		Container: c, Role: role.Name, RoleARN: role.ARN, Region: cfg.RegionOf(role), IMDS: endpoint.Mode(role.IMDS),
 		Credentials: lease.Credentials, Tokens: a.tokens, Logger: a.log,
+	}
+	if role.Inject != config.InjectRelative {
+		o.Authorization = a.tokens.Authorization(role.Name)
 	}
 	release := lease.Release
 	if role.Egress != nil {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
+	"taskrole/internal/address"
 	"taskrole/internal/cdispec"
 	"taskrole/internal/config"
 	"taskrole/internal/durable"
@@ -27,7 +29,11 @@ const hookTimeout = 30
 func (a *Agent) writeSpec(cfg *config.Config) error {
 	roles := make([]cdispec.Role, 0, len(cfg.Roles))
 	for _, r := range cfg.Roles {
-		roles = append(roles, cdispec.Role{Name: r.Name, Region: r.Region, Proxy: r.Egress != nil, ProxyPlainHTTP: plainHTTP(r.Egress)})
+		device := cdispec.Role{Name: r.Name, FullURI: fullURI(r.Inject), Region: r.Region, Proxy: r.Egress != nil, ProxyPlainHTTP: plainHTTP(r.Egress)}
+		if device.FullURI != "" {
+			device.Token = a.tokens.Authorization(r.Name).Reveal()
+		}
+		roles = append(roles, device)
 	}
 	b, err := cdispec.Build(roles, cdispec.HookCommand{Path: a.runtime, Socket: cfg.Socket, Timeout: hookTimeout})
 	if err != nil {
@@ -36,10 +42,32 @@ func (a *Agent) writeSpec(cfg *config.Config) error {
 	if err := os.MkdirAll(cfg.CDI.Dir, 0o755); err != nil { //nolint:gosec // engines of other users read it; it holds no secret
 		return fmt.Errorf("make the CDI directory: %w", err)
 	}
-	if err := durable.WriteFile(specPath(cfg), b, 0o644); err != nil {
+	if err := durable.WriteFile(specPath(cfg), b, specMode(roles)); err != nil {
 		return fmt.Errorf("write the CDI document: %w", err)
 	}
 	return nil
+}
+
+// specMode lets only root read a document with tokens in it: engines run as root, and for others there is no need.
+func specMode(roles []cdispec.Role) fs.FileMode {
+	for _, r := range roles {
+		if r.Token != "" {
+			return 0o600
+		}
+	}
+	return 0o644
+}
+
+// fullURI is what AWS_CONTAINER_CREDENTIALS_FULL_URI is set to, or "" for the relative one.
+func fullURI(i config.Injection) string {
+	switch i {
+	case config.InjectFull:
+		return "http://" + address.FullURI.String() + address.PodIdentityPath
+	case config.InjectPodIdentity:
+		return "http://" + address.PodIdentity.Addr().String() + address.PodIdentityPath // as EKS writes it, without the port
+	default:
+		return ""
+	}
 }
 
 // plainHTTP says whether a role's proxy leads to an endpoint without TLS, such as a simulator's.

@@ -79,6 +79,10 @@ roles:
     arn: arn:aws:iam::123456789012:role/task-s3-reader
     region: us-east-1
     allow: [{any: true}]
+  full:
+    arn: arn:aws:iam::123456789012:role/task-s3-reader
+    inject: full
+    allow: [{any: true}]
   forbidden:
     arn: arn:aws:iam::123456789012:role/task-s3-reader
     allow: [{name: nobody-has-this-name}]

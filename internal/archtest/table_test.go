@@ -21,7 +21,7 @@ var house = []floor{
 	}},
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "config fault"},
-		{"agent", "attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
+		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
 			"netns policy secret"},
 		{"hook", "container control fault"},
 		{"shim", "cdispec container durable fault ociedit"},

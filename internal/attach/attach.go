@@ -28,9 +28,12 @@ import (
 // Target says whom to attach: a container by its first process and its network namespace, both held open by
 // descriptors, so that neither can be exchanged for another while we work.
 type Target struct {
-	ID      container.ID
-	Role    string // the role's name in the configuration
-	Way     container.Way
+	ID   container.ID
+	Role string // the role's name in the configuration
+	Way  container.Way
+	// Inject is how the container's environment names its credentials, where that is known from earlier; "" leaves it to
+	// the configuration, by which the environment has just been made.
+	Inject  string
 	Process *attest.Process
 	NS      *netns.NS
 	// Cgroup is the container's, where it is known from earlier; the zero one is that of Process, which by now may

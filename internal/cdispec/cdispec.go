@@ -39,7 +39,13 @@ const hookName = "createRuntime"
 
 // Role is what a container needs to know of its role.
 type Role struct {
-	Name           string
+	Name string
+	// FullURI is for AWS_CONTAINER_CREDENTIALS_FULL_URI; "" gives the container the relative one. Never both: the SDKs
+	// do not agree which one wins.
+	FullURI string
+	// Token is for AWS_CONTAINER_AUTHORIZATION_TOKEN, or "". It is no secret to keep from the host: it opens nothing
+	// but from inside a container of the role.
+	Token          string
 	Region         string // for AWS_REGION and AWS_DEFAULT_REGION; "" sets neither
 	Proxy          bool   // the role has a way out: name the proxy for https
 	ProxyPlainHTTP bool   // and for http too; only with Proxy
@@ -111,9 +117,17 @@ func Build(roles []Role, command HookCommand) ([]byte, error) {
 }
 
 // environment is what a container of the role gets. The relative URI is the one variable that every SDK since 2016
-// knows; the region goes into two variables because no SDK reads only the same one as all the others.
+// knows, so it is the one that roles have by default; the region goes into two variables because no SDK reads only the same one as all the others.
 func environment(r Role) []string {
-	env := []string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + address.CredentialsPath(r.Name)}
+	var env []string
+	if r.FullURI == "" {
+		env = append(env, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="+address.CredentialsPath(r.Name))
+	} else {
+		env = append(env, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+r.FullURI)
+	}
+	if r.Token != "" {
+		env = append(env, "AWS_CONTAINER_AUTHORIZATION_TOKEN="+r.Token)
+	}
 	if r.Region != "" {
 		env = append(env, "AWS_REGION="+r.Region, "AWS_DEFAULT_REGION="+r.Region)
 	}

@@ -21,6 +21,7 @@ var update = flag.Bool("update", false, "write the golden file anew")
 
 var (
 	roles = []cdispec.Role{
+		{Name: "full", FullURI: "http://127.0.0.1:61171/v1/credentials", Token: "dG9rZW4"},
 		{Name: "isolated", Region: "eu-central-1", Proxy: true},
 		{Name: "lab", Region: "us-east-1", Proxy: true, ProxyPlainHTTP: true},
 		{Name: "s3-reader"},
@@ -66,7 +67,7 @@ func TestEnginesAcceptTheDocument(t *testing.T) {
 	if errs := cache.GetErrors(); len(errs) > 0 {
 		t.Fatalf("the library refuses the document: %v", errs)
 	}
-	want := []string{"taskrole/role=isolated", "taskrole/role=lab", "taskrole/role=s3-reader"}
+	want := []string{"taskrole/role=full", "taskrole/role=isolated", "taskrole/role=lab", "taskrole/role=s3-reader"}
 	if d := cmp.Diff(want, cache.ListDevices()); d != "" {
 		t.Fatalf("devices (-want +got):\n%s", d)
 	}

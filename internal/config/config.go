@@ -49,6 +49,7 @@ type Role struct {
 	Policy     string            // session policy, JSON without spaces, or ""
 	Tags       map[string]string // session tags, or nil
 	IMDS       IMDSMode
+	Inject     Injection
 	Egress     *Egress // nil: no way out
 	Allow      []policy.Rule
 }
@@ -61,6 +62,16 @@ const (
 	IMDSv2Only  IMDSMode = "v2-only"   // asks for a session token first, the default
 	IMDSv1AndV2 IMDSMode = "v1-and-v2" // answers clients that know no tokens as well
 	IMDSOff     IMDSMode = "off"       // not served; its addresses lead nowhere
+)
+
+// Injection is how a container's environment names its credentials.
+type Injection string
+
+// The injections.
+const (
+	InjectRelative    Injection = "relative"     // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, as on ECS, the default
+	InjectFull        Injection = "full"         // …_FULL_URI with a loopback address, and a token
+	InjectPodIdentity Injection = "pod-identity" // …_FULL_URI with the address of EKS Pod Identity, and a token
 )
 
 // Egress is what a container may reach through the proxy in its own namespace.
@@ -100,5 +111,5 @@ func defaults(path string) *Config {
 }
 
 func defaultRole(name string) Role {
-	return Role{Name: name, Session: DefaultSession, Duration: DefaultDuration, IMDS: IMDSv2Only}
+	return Role{Name: name, Session: DefaultSession, Duration: DefaultDuration, IMDS: IMDSv2Only, Inject: InjectRelative}
 }

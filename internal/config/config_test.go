@@ -49,13 +49,13 @@ func TestTheExampleIsRead(t *testing.T) {
 		Roles: []config.Role{
 			{
 				Name: "metrics", ARN: role(t, "arn:aws:iam::123456789012:role/put-metrics"), Session: "{role}-{id}",
-				Duration: time.Hour, IMDS: config.IMDSv2Only, Allow: []policy.Rule{{Any: true}},
+				Duration: time.Hour, IMDS: config.IMDSv2Only, Inject: config.InjectRelative, Allow: []policy.Rule{{Any: true}},
 			},
 			{
 				Name: "reports-writer", ARN: role(t, "arn:aws:iam::210987654321:role/teams/reports/writer"),
 				Session: "{name}-{id}", Duration: time.Hour, Region: "eu-west-1", ExternalID: "example-7f3a",
 				Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":"arn:aws:s3:::reports/*"}]}`,
-				Tags:   map[string]string{"team": "reports", "cost-centre": "4711"}, IMDS: config.IMDSv1AndV2,
+				Tags:   map[string]string{"team": "reports", "cost-centre": "4711"}, IMDS: config.IMDSv1AndV2, Inject: config.InjectFull,
 				Egress: &config.Egress{Services: []string{"s3", "sts"}, Endpoints: []string{"https://minio.example.com:9000"}},
 				Allow: []policy.Rule{
 					{
@@ -67,7 +67,7 @@ func TestTheExampleIsRead(t *testing.T) {
 			},
 			{
 				Name: "s3-reader", ARN: role(t, "arn:aws:iam::123456789012:role/s3-reader"), Session: "{role}-{id}",
-				Duration: time.Hour, IMDS: config.IMDSv2Only, Allow: []policy.Rule{{Image: "amazon/aws-cli"}},
+				Duration: time.Hour, IMDS: config.IMDSv2Only, Inject: config.InjectRelative, Allow: []policy.Rule{{Image: "amazon/aws-cli"}},
 			},
 		},
 	}
@@ -83,7 +83,7 @@ func TestDefaults(t *testing.T) {
 		CDI: config.CDI{Dir: "/etc/cdi"}, STS: config.STS{CallsPerSecond: 20},
 		Roles: []config.Role{{
 			Name: "a", ARN: role(t, "arn:aws:iam::012345678901:role/a"), Session: "{role}-{id}", Duration: time.Hour,
-			IMDS: config.IMDSv2Only, Allow: []policy.Rule{{Any: true}},
+			IMDS: config.IMDSv2Only, Inject: config.InjectRelative, Allow: []policy.Rule{{Any: true}},
 		}},
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -26,6 +26,7 @@ const (
 	allowedPolicy     = "a JSON object of at most 2048 characters, as text"
 	allowedTags       = "at most 50 of KEY: \"VALUE\", letters digits spaces _ . : / = + @ -, up to 128 and 256 of them, not aws:…"
 	allowedIMDS       = "v2-only, v1-and-v2, off"
+	allowedInject     = "relative, full, pod-identity"
 	allowedServices   = "a list of AWS services by their endpoint's name, such as s3, sts, logs"
 	allowedEndpoints  = "a list of " + allowedEndpoint
 	allowedEgress     = "services, endpoints, or both"
@@ -71,6 +72,7 @@ func (w *walker) role(c *Config, key, n *yaml.Node, path string, top map[string]
 		{"policy", func(n *yaml.Node, p string) { r.Policy = value(w, n, p, allowedPolicy, sessionPolicy) }},
 		{"tags", func(n *yaml.Node, p string) { r.Tags = w.tags(n, p) }},
 		{"imds", func(n *yaml.Node, p string) { r.IMDS = value(w, n, p, allowedIMDS, imdsMode) }},
+		{"inject", func(n *yaml.Node, p string) { r.Inject = value(w, n, p, allowedInject, injection) }},
 		{"egress", func(n *yaml.Node, p string) { r.Egress = w.egress(n, p) }},
 		{"allow", func(n *yaml.Node, p string) { r.Allow = w.allow(c, n, p) }},
 	})
@@ -254,6 +256,13 @@ func imdsMode(s string) (IMDSMode, error) {
 		return m, nil
 	}
 	return "", errors.New(quote(s) + " is no such mode")
+}
+
+func injection(s string) (Injection, error) {
+	if i := Injection(s); i == InjectRelative || i == InjectFull || i == InjectPodIdentity {
+		return i, nil
+	}
+	return "", errors.New(quote(s) + " is no such way")
 }
 
 // sessionPolicy returns the policy without the white space, which counts for STS's limit.

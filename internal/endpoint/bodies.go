@@ -16,8 +16,8 @@ const stamp = "2006-01-02T15:04:05Z"
 // maxBody is the least of what clients read (rule R16: awslabs/aws-c-auth stops at 10,000 bytes).
 const maxBody = 10_000
 
-// ecsDocument is the container endpoint's answer; every member is always there (rule R6).
-type ecsDocument struct {
+// containerDocument is the container endpoint's answer; every member is always there (rule R6).
+type containerDocument struct {
 	RoleArn         string
 	AccessKeyID     string `json:"AccessKeyId"`
 	SecretAccessKey string
@@ -40,9 +40,9 @@ type imdsDocument struct {
 
 // rendered are both documents of one set of credentials. Both hold the same, so the dialects always agree.
 type rendered struct {
-	of        secret.Credentials
-	since     time.Time
-	ecs, imds []byte
+	of              secret.Credentials
+	since           time.Time
+	container, imds []byte
 }
 
 // bodies marshals credentials once for each rotation.
@@ -77,7 +77,7 @@ func render(c secret.Credentials) (*rendered, error) {
 	now := time.Now()
 	expires := c.Expires.UTC().Format(stamp)
 	key, token := c.SecretAccessKey.Reveal(), c.SessionToken.Reveal()
-	ecs, err := json.Marshal(ecsDocument{
+	container, err := json.Marshal(containerDocument{
 		RoleArn: c.RoleARN, AccessKeyID: c.AccessKeyID, SecretAccessKey: key, Token: token, Expiration: expires, AccountID: c.AccountID,
 	})
 	if err != nil {
@@ -90,9 +90,9 @@ func render(c secret.Credentials) (*rendered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("marshal credentials: %w", err)
 	}
-	if max(len(ecs), len(imds)) >= maxBody {
-		return nil, fault.New(fault.Internal, fmt.Sprintf("the credentials take %d bytes, more than some SDKs read", max(len(ecs), len(imds))),
+	if max(len(container), len(imds)) >= maxBody {
+		return nil, fault.New(fault.Internal, fmt.Sprintf("the credentials take %d bytes, more than some SDKs read", max(len(container), len(imds))),
 			"use fewer session tags or a shorter session policy")
 	}
-	return &rendered{of: c, since: now, ecs: ecs, imds: imds}, nil
+	return &rendered{of: c, since: now, container: container, imds: imds}, nil
 }

@@ -1,5 +1,5 @@
 // Package endpoint answers one container's requests for credentials, in the dialects SDKs speak: the container
-// credentials endpoint of ECS, and the EC2 instance metadata service, versions 1 and 2.
+// credentials endpoint of ECS, that of EKS Pod Identity, and the EC2 instance metadata service, versions 1 and 2.
 //
 // A handler belongs to one container and has nothing of another one, so no mistake in it can serve the wrong role. It
 // answers from memory, at once, and never leads to the host's own metadata service: what it does not know is not
@@ -47,14 +47,18 @@ type Options struct {
 	InstanceID string
 	// Credentials returns the current ones from memory, at once, or a *fault.Error. A broker.Lease has it.
 	Credentials func() (secret.Credentials, error)
-	Tokens      *TokenKey    // nil: a random one, so tokens do not outlive the handler
-	Proxy       http.Handler // the egress proxy, or nil
-	Logger      *slog.Logger // nil: nothing is logged
+	// Authorization is the token that a request for credentials must carry at every address but those of IMDS, which has
+	// tokens of its own. Empty: none is needed, and one that comes is not looked at.
+	Authorization secret.Value
+	Tokens        *TokenKey    // nil: a random one, so tokens do not outlive the handler
+	Proxy         http.Handler // the egress proxy, or nil
+	Logger        *slog.Logger // nil: nothing is logged
 }
 
 // handler is one container's endpoint.
 type handler struct {
 	ecs   http.Handler
+	pod   http.Handler
 	imds  http.Handler
 	proxy http.Handler
 	log   *slog.Logger
@@ -72,7 +76,11 @@ func New(o Options) http.Handler {
 	}
 	b := &bodies{credentials: o.Credentials}
 	return &handler{
-		ecs:   &ecs{role: o.Role, bodies: b},
+		ecs: &containers{path: ecsPath(o.Role), names: []string{address.ECS.Addr().String()}, token: o.Authorization, bodies: b},
+		pod: &containers{
+			path: podPath, names: []string{address.PodIdentity.Addr().String(), address.PodIdentity6.Addr().String()},
+			token: o.Authorization, bodies: b,
+		},
 		imds:  newIMDS(o, b),
 		proxy: o.Proxy,
 		log:   o.Logger,
@@ -84,7 +92,7 @@ func New(o Options) http.Handler {
 
 // Destinations are the addresses the container's listener must be reachable at.
 func Destinations(o Options) []netip.AddrPort {
-	d := []netip.AddrPort{address.ECS, address.IMDS, address.IMDS6}
+	d := []netip.AddrPort{address.ECS, address.PodIdentity, address.PodIdentity6, address.FullURI, address.IMDS, address.IMDS6}
 	if o.Proxy != nil {
 		d = append(d, address.Proxy)
 	}
@@ -97,6 +105,7 @@ type dialect int
 const (
 	dialectNone dialect = iota
 	dialectECS
+	dialectPod
 	dialectIMDS
 	dialectProxy
 )
@@ -115,6 +124,8 @@ func dialectOf(ctx context.Context) dialect {
 	switch netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()) {
 	case address.ECS:
 		return dialectECS
+	case address.PodIdentity, address.PodIdentity6, address.FullURI:
+		return dialectPod
 	case address.IMDS, address.IMDS6:
 		return dialectIMDS
 	case address.Proxy:
@@ -134,6 +145,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case d == dialectECS:
 		h.ecs.ServeHTTP(rec, r)
+	case d == dialectPod:
+		h.pod.ServeHTTP(rec, r)
 	case d == dialectIMDS:
 		h.imds.ServeHTTP(rec, r)
 	default:

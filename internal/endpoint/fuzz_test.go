@@ -25,6 +25,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add(byte(1), "PUT", "/latest/api/token", "169.254.169.254", "", "21600", true)
 	f.Add(byte(2), "HEAD", "//latest//", "[fd00:ec2::254]", "", "", false)
 	f.Add(byte(3), "CONNECT", "", "a:443", "", "", false)
+	f.Add(byte(4), "GET", "/v1/credentials", "169.254.170.23", "", "", false)
+	f.Add(byte(5), "GET", "//v1/credentials/", "127.0.0.1:61171", "", "", true)
 	f.Add(byte(0), "GET", "/%2e%2e/\x00", "", "", "", true)
 	key := endpoint.NewTokenKey()
 	handler := func(id container.ID, mode endpoint.Mode, keyID string, err error) http.Handler {
@@ -39,7 +41,7 @@ func FuzzRequest(f *testing.F) {
 		false: handler(theID, endpoint.V1AndV2, "ASIAOURS", nil),
 		true:  handler(theID, endpoint.V2Only, "ASIAOURS", fault.New(fault.CredentialsNotReady, "not yet", "")),
 	}
-	dests := []netip.AddrPort{address.ECS, address.IMDS, address.IMDS6, address.Proxy}
+	dests := []netip.AddrPort{address.ECS, address.IMDS, address.IMDS6, address.Proxy, address.PodIdentity, address.FullURI}
 	f.Fuzz(func(t *testing.T, dest byte, method, path, host, token, ttl string, broken bool) {
 		if method == "" || len(path) > 1<<16 {
 			return

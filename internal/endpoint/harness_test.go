@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +20,8 @@ import (
 	"taskrole/internal/fault"
 	"taskrole/internal/secret"
 )
+
+var update = flag.Bool("update", false, "write the golden files anew")
 
 // world is one container's endpoint behind real sockets on 127.0.0.1 whose connections claim to have been made to the
 // link-local addresses, so that no packet is ever sent to one.
@@ -197,6 +200,9 @@ func (w *world) raw(to netip.AddrPort, request string) answer {
 const (
 	ecsURL   = "http://169.254.170.2"
 	credsURL = ecsURL + "/v2/credentials/app"
+	podURL   = "http://169.254.170.23/v1/credentials"
+	pod6URL  = "http://[fd00:ec2::23]/v1/credentials"
+	fullURL  = "http://127.0.0.1:61171/v1/credentials"
 	imdsURL  = "http://169.254.169.254"
 	imds6URL = "http://[fd00:ec2::254]"
 	tokenURL = imdsURL + "/latest/api/token"

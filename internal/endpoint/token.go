@@ -70,6 +70,16 @@ func (k *TokenKey) valid(id container.ID, token string, now time.Time) bool {
 	return now.Unix() < int64(binary.BigEndian.Uint64(b)) //nolint:gosec // our own MAC vouches for it
 }
 
+// Authorization is the token that AWS_CONTAINER_AUTHORIZATION_TOKEN holds in containers of the role. It is made of the
+// key, so that it stays the same as long as the key does; and of the role, because the environment is the same for all
+// containers of a role. It has no character that a client could refuse in a header.
+func (k *TokenKey) Authorization(role string) secret.Value {
+	m := hmac.New(sha256.New, []byte(k.key.Reveal()))
+	_, _ = m.Write([]byte("taskrole authorization token 1\x00"))
+	_, _ = m.Write([]byte(role))
+	return secret.New(base64.RawURLEncoding.EncodeToString(m.Sum(nil)))
+}
+
 // mac appends the MAC of head and id to head.
 func (k *TokenKey) mac(head []byte, id container.ID) []byte {
 	m := hmac.New(sha256.New, []byte(k.key.Reveal()))

@@ -10,33 +10,34 @@ type Code string
 
 // The codes. Each has a heading in doc/errors.md.
 const (
-	AgentRunning        Code = "agent-running"         // another agent already listens on the control socket
-	AgentUnreachable    Code = "agent-unreachable"     // nobody answers at the control socket
-	BundleInvalid       Code = "bundle-invalid"        // config.json of an OCI bundle cannot be read or edited
-	ConfigInvalid       Code = "config-invalid"        // the configuration file has problems
-	ContainerGone       Code = "container-gone"        // its first process ended before we could attach
-	CredentialsExpired  Code = "credentials-expired"   // nothing valid is left, and STS gives nothing new
-	CredentialsNotReady Code = "credentials-not-ready" // the first ones are not there yet
-	EgressDenied        Code = "egress-denied"         // the proxy does not lead there
-	EgressUnreachable   Code = "egress-unreachable"    // it may lead there, but nobody answers
-	EmptyURI            Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
-	EngineUnreachable   Code = "engine-unreachable"    // a rule needs the engine's word, and it does not answer
-	HostNetwork         Code = "host-network"          // the container has no network namespace of its own
-	Internal            Code = "internal"              // a bug, or a host in a state we did not foresee
-	KernelUnsupported   Code = "kernel-unsupported"    // the kernel lacks something we cannot do without
-	MethodNotAllowed    Code = "method-not-allowed"    // HTTP
-	NamespaceShared     Code = "namespace-shared"      // another container's role lives in this network namespace
-	NotFound            Code = "not-found"             // HTTP: nothing is served at this path
-	NotThisContainer    Code = "not-this-container"    // the connection comes from a process outside the container
-	PermissionDenied    Code = "permission-denied"     // the caller of the control socket, or of a command, is not root
-	RequestInvalid      Code = "request-invalid"       // a control request or OCI state that cannot be understood
-	RoleNotAllowed      Code = "role-not-allowed"      // policy says no
-	RoleUnknown         Code = "role-unknown"          // no such role in the configuration
-	RuntimeUnavailable  Code = "runtime-unavailable"   // the real OCI runtime cannot be started
-	STSDenied           Code = "sts-denied"            // AWS refuses AssumeRole
-	STSUnreachable      Code = "sts-unreachable"       // STS does not answer, or is throttling
-	SourceUnavailable   Code = "host-identity-missing" // the agent itself has no AWS credentials
-	Usage               Code = "usage"                 // wrong words on the command line
+	AgentRunning         Code = "agent-running"         // another agent already listens on the control socket
+	AgentUnreachable     Code = "agent-unreachable"     // nobody answers at the control socket
+	AuthorizationInvalid Code = "authorization-invalid" // the role wants a token with each request for credentials, and it is not the right one
+	BundleInvalid        Code = "bundle-invalid"        // config.json of an OCI bundle cannot be read or edited
+	ConfigInvalid        Code = "config-invalid"        // the configuration file has problems
+	ContainerGone        Code = "container-gone"        // its first process ended before we could attach
+	CredentialsExpired   Code = "credentials-expired"   // nothing valid is left, and STS gives nothing new
+	CredentialsNotReady  Code = "credentials-not-ready" // the first ones are not there yet
+	EgressDenied         Code = "egress-denied"         // the proxy does not lead there
+	EgressUnreachable    Code = "egress-unreachable"    // it may lead there, but nobody answers
+	EmptyURI             Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
+	EngineUnreachable    Code = "engine-unreachable"    // a rule needs the engine's word, and it does not answer
+	HostNetwork          Code = "host-network"          // the container has no network namespace of its own
+	Internal             Code = "internal"              // a bug, or a host in a state we did not foresee
+	KernelUnsupported    Code = "kernel-unsupported"    // the kernel lacks something we cannot do without
+	MethodNotAllowed     Code = "method-not-allowed"    // HTTP
+	NamespaceShared      Code = "namespace-shared"      // another container's role lives in this network namespace
+	NotFound             Code = "not-found"             // HTTP: nothing is served at this path
+	NotThisContainer     Code = "not-this-container"    // the connection comes from a process outside the container
+	PermissionDenied     Code = "permission-denied"     // the caller of the control socket, or of a command, is not root
+	RequestInvalid       Code = "request-invalid"       // a control request or OCI state that cannot be understood
+	RoleNotAllowed       Code = "role-not-allowed"      // policy says no
+	RoleUnknown          Code = "role-unknown"          // no such role in the configuration
+	RuntimeUnavailable   Code = "runtime-unavailable"   // the real OCI runtime cannot be started
+	STSDenied            Code = "sts-denied"            // AWS refuses AssumeRole
+	STSUnreachable       Code = "sts-unreachable"       // STS does not answer, or is throttling
+	SourceUnavailable    Code = "host-identity-missing" // the agent itself has no AWS credentials
+	Usage                Code = "usage"                 // wrong words on the command line
 )
 
 // HTTP statuses (RFC 9110, section 15). They are written out because net/http would double the size of
@@ -55,33 +56,34 @@ const (
 type traits struct{ status, exit int }
 
 var codes = map[Code]traits{
-	AgentRunning:        {conflict, ExitFault},
-	AgentUnreachable:    {unavailable, ExitFault},
-	BundleInvalid:       {badRequest, ExitFault},
-	ConfigInvalid:       {internalError, ExitUsage},
-	ContainerGone:       {notFound, ExitFault},
-	CredentialsExpired:  {unavailable, ExitFault},
-	CredentialsNotReady: {unavailable, ExitFault},
-	EgressDenied:        {forbidden, ExitFault},
-	EgressUnreachable:   {badGateway, ExitFault},
-	EmptyURI:            {badRequest, ExitFault},
-	EngineUnreachable:   {unavailable, ExitFault},
-	HostNetwork:         {forbidden, ExitFault},
-	Internal:            {internalError, ExitFault},
-	KernelUnsupported:   {internalError, ExitFault},
-	MethodNotAllowed:    {notAllowed, ExitFault},
-	NamespaceShared:     {forbidden, ExitFault},
-	NotFound:            {notFound, ExitFault},
-	NotThisContainer:    {notFound, ExitFault},
-	PermissionDenied:    {forbidden, ExitFault},
-	RequestInvalid:      {badRequest, ExitFault},
-	RoleNotAllowed:      {forbidden, ExitFault},
-	RoleUnknown:         {forbidden, ExitFault},
-	RuntimeUnavailable:  {internalError, ExitFault},
-	STSDenied:           {forbidden, ExitFault},
-	STSUnreachable:      {unavailable, ExitFault},
-	SourceUnavailable:   {unavailable, ExitFault},
-	Usage:               {badRequest, ExitUsage},
+	AgentRunning:         {conflict, ExitFault},
+	AgentUnreachable:     {unavailable, ExitFault},
+	AuthorizationInvalid: {forbidden, ExitFault},
+	BundleInvalid:        {badRequest, ExitFault},
+	ConfigInvalid:        {internalError, ExitUsage},
+	ContainerGone:        {notFound, ExitFault},
+	CredentialsExpired:   {unavailable, ExitFault},
+	CredentialsNotReady:  {unavailable, ExitFault},
+	EgressDenied:         {forbidden, ExitFault},
+	EgressUnreachable:    {badGateway, ExitFault},
+	EmptyURI:             {badRequest, ExitFault},
+	EngineUnreachable:    {unavailable, ExitFault},
+	HostNetwork:          {forbidden, ExitFault},
+	Internal:             {internalError, ExitFault},
+	KernelUnsupported:    {internalError, ExitFault},
+	MethodNotAllowed:     {notAllowed, ExitFault},
+	NamespaceShared:      {forbidden, ExitFault},
+	NotFound:             {notFound, ExitFault},
+	NotThisContainer:     {notFound, ExitFault},
+	PermissionDenied:     {forbidden, ExitFault},
+	RequestInvalid:       {badRequest, ExitFault},
+	RoleNotAllowed:       {forbidden, ExitFault},
+	RoleUnknown:          {forbidden, ExitFault},
+	RuntimeUnavailable:   {internalError, ExitFault},
+	STSDenied:            {forbidden, ExitFault},
+	STSUnreachable:       {unavailable, ExitFault},
+	SourceUnavailable:    {unavailable, ExitFault},
+	Usage:                {badRequest, ExitUsage},
 }
 
 // Codes returns every code, sorted.
