@@ -5,9 +5,10 @@ export AWS_EC2_METADATA_DISABLED = true
 GO   ?= go
 LINT := $(GO) tool -modfile=tools/go.mod golangci-lint
 DEMO ?=
+CONFORMANCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-netns test-integration docker engines bench lint fmt clean
+.PHONY: help demo build test test-unit test-netns test-integration conformance docker engines clients bench lint fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,11 +34,20 @@ test-netns: ## the tests that need root and network namespaces, none skipped
 test-integration: ## the tests with real engines
 	@$(GO) run ./test/levels integration
 
+conformance: build engines clients ## real SDKs in real containers: 20 minutes, writes doc/conformance.md (CONFORMANCE='-clients=boto3,curl -slow=false')
+	@$(GO) test -tags=conformance -count=1 -run=TestConformance -timeout=90m \
+		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
+			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \
+		-args -results=$(CURDIR)/build -page=$(CURDIR)/doc/conformance.md $(CONFORMANCE)
+
 docker: ## the machine's own Docker, from Debian's packages; its daemon is not used, only the programs
 	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2
 
 engines: ## the container engines of the integration tests, in build/engines
 	@scripts/engines
+
+clients: ## the foreign clients of the conformance suite, in build/clients
+	@scripts/clients
 
 bench: build engines ## what an attach costs, and the agent's memory with 0 and 100 containers
 	@$(GO) test -tags=integration -count=1 -run='^$$' -bench=. -benchtime=1x -timeout=15m -v \

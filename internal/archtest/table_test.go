@@ -22,14 +22,14 @@ var house = []floor{
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "config fault"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
-			"netns policy secret"},
+			"hostimds instance netns policy secret"},
 		{"hook", "container control fault"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
 	{"3 machinery: declares the interfaces it needs", []row{
 		{"attach", "attest container fault netns skl"},
 		{"broker", "fault grant secret"},
-		{"endpoint", "address arn container fault secret"},
+		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
 		{"control", "container fault"},
 	}},
@@ -38,12 +38,13 @@ var house = []floor{
 		{"awssts", "fault grant secret"},
 		{"durable", ""},
 		{"engine/docker", "container fault"},
+		{"hostimds", "instance"},
 		{"netns", ""},
 		{"skl", ""},
 	}},
 	{"1 rules: values in, values out", []row{
 		{"cdispec", "address fault ociedit"},
-		{"config", "arn container fault policy"},
+		{"config", "arn container fault instance policy"},
 		{"ociedit", "fault"},
 		{"policy", "container"},
 	}},
@@ -53,6 +54,7 @@ var house = []floor{
 		{"container", ""},
 		{"fault", ""},
 		{"grant", "arn"},
+		{"instance", ""},
 		{"secret", ""},
 	}},
 	{"the lab: a simulated EC2 instance, in neither taskrole nor taskrole-runtime", []row{
@@ -77,6 +79,7 @@ var house = []floor{
 		{"archtest", ""},
 		{"testkit", ""},
 		{"testkit/actor", "netns testkit"},
+		{"test/conformance", ""},
 		{"test/integration", ""},
 		{"test/levels", ""},
 	}},
@@ -91,7 +94,7 @@ type door struct {
 
 // doors has a row for every library in go.mod that code other than tests may import at all.
 var doors = []door{
-	{"github.com/aws/", "awssts lab/probe"},
+	{"github.com/aws/", "awssts hostimds lab/probe"},
 	{"github.com/cilium/ebpf", "skl testkit"},
 	{"github.com/moby/moby/", "engine/docker"},
 	{"github.com/opencontainers/runtime-spec", "lab/engine lab/engine/ocirun"},

@@ -1,0 +1,122 @@
+//go:build conformance
+
+package conformance_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"taskrole/test/conformance"
+)
+
+// client is one row of the suite.
+type client struct {
+	name string
+	root string // its image: one of build/clients/roots
+	// never are paths on which it cannot work by itself, with the reason.
+	never map[conformance.Path]string
+	// keeps says how long it keeps credentials of IMDS, however short they live; 0: it asks again in time.
+	keeps time.Duration
+	// notRun is why there is no such client at all.
+	notRun string
+}
+
+// sessionLife is how long sessions live while clients that ask again in time are watched; afterwards the first
+// credentials are dead, so that a second listing proves that there are new ones.
+const (
+	sessionLife = 40 * time.Second
+	patience    = 45 * time.Second
+)
+
+// Some clients hold what IMDS gave them for longer than it lives, in the belief that IMDS is ill. They are watched with
+// sessions of patientLife instead, so that what they hold is alive for as long as they hold it.
+//
+//   - botocore stretches what has less than 17 to 25 minutes left to that, and asks again 15 minutes before its end: 2
+//     to 10 minutes after the first time.
+//   - aws-config for Rust stretches what has less than 12 to 15 minutes left to that, so that with a life above 15 minutes
+//     it asks again when that life ends.
+const (
+	patientLife  = 16 * time.Minute
+	botocore     = 10*time.Minute + 30*time.Second
+	rustCore     = patientLife + 5*time.Second
+	patientLimit = 4 * time.Minute // after which the broker's first renewal of such a session is near
+)
+
+// clients are all of them, in the order of the report.
+func clients() []client {
+	const noIPv6 = "the SDK has no such setting"
+	return []client{
+		{name: "boto3", root: "python", keeps: botocore},
+		{name: "awscli1", root: "python"},
+		{name: "awscli2", root: "awscli2"},
+		{name: "go-v2", root: "shell"},
+		{name: "go-v1", root: "shell"},
+		{name: "js-v3", root: "node"},
+		{name: "js-v2", root: "node"},
+		{name: "java-v2", root: "java"},
+		{name: "java-v1", root: "java", never: map[conformance.Path]string{conformance.IMDS6: noIPv6}},
+		{name: "rust", root: "shell", keeps: rustCore},
+		{name: "ruby", root: "ruby"},
+		{name: "php", notRun: "Debian does not package the SDK, and its own registry cannot be reached from here"},
+		{name: "minio-go", root: "shell", never: map[conformance.Path]string{conformance.IMDS6: noIPv6}},
+		{name: "curl", root: "shell"},
+	}
+}
+
+// cannot says why the client is not run on the path; "" when it is.
+func (c client) cannot(path conformance.Path) string {
+	if c.notRun != "" {
+		return c.notRun
+	}
+	if why := c.never[path]; why != "" {
+		return why
+	}
+	for _, dir := range []string{c.name, "roots/" + c.root} {
+		if _, err := os.Stat(built(dir)); err == nil {
+			continue
+		}
+		if why, err := os.ReadFile(built(dir + ".why")); err == nil {
+			return strings.TrimSpace(string(why))
+		}
+		return "it was not built: run scripts/clients"
+	}
+	if path == conformance.FullURI && fullURI == "" {
+		return "taskrole does not serve it yet"
+	}
+	if !*slow && c.waits(path) != patience {
+		return "needs to wait too long for a quick run"
+	}
+	return ""
+}
+
+// waits is how long the client waits between its two listings.
+func (c client) waits(path conformance.Path) time.Duration {
+	if c.keeps > 0 && slices.Contains([]conformance.Path{conformance.IMDS, conformance.IMDS6}, path) {
+		return c.keeps
+	}
+	return patience
+}
+
+// fullURI is where taskrole serves the pod identity dialect; empty while it does not.
+const fullURI = ""
+
+// environment is what the path needs, as arguments of env(1). The way in sets the variable of the ECS path; the others
+// must not find it.
+func environment(path conformance.Path) []string {
+	if path == conformance.ECS {
+		return nil
+	}
+	args := []string{
+		"--unset=AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "--unset=AWS_CONTAINER_CREDENTIALS_FULL_URI",
+		"--unset=AWS_CONTAINER_AUTHORIZATION_TOKEN", "--unset=AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+	}
+	switch path {
+	case conformance.IMDS6:
+		args = append(args, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6")
+	case conformance.FullURI:
+		args = append(args, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+fullURI)
+	}
+	return args
+}
