@@ -193,7 +193,7 @@ func (a *Agent) facts(ctx context.Context, role config.Role, id container.ID) (c
 // service is what the container finds in its namespace.
 func (a *Agent) service(cfg *config.Config, role config.Role, c container.Container, lease *broker.Lease) (attach.Service, error) {
 	o := endpoint.Options{
-		Container: c, Role: role.Name, RoleARN: role.ARN, Region: cfg.RegionOf(role), IMDS: endpoint.Mode(role.IMDS),
+		Container: c, Role: role.Name, RoleARN: role.ARN, Region: cfg.RegionOf(role), IMDS: endpoint.Mode(role.IMDS), Instance: a.telling.mixed.Load,
 		Credentials: lease.Credentials, Tokens: a.tokens, Logger: a.log,
 	}
 	if role.Inject != config.InjectRelative {

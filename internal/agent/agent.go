@@ -48,6 +48,7 @@ type Agent struct {
 	broker   *broker.Broker
 	attacher *attach.Attacher
 	tokens   *endpoint.TokenKey
+	telling  telling
 	register *register
 	runtime  string // path of taskrole-runtime
 }
@@ -62,6 +63,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a := &Agent{log: o.Logger}
 	a.config.Store(cfg)
+	a.telling.configure(cfg)
 	if err := a.open(ctx, cfg); err != nil {
 		return err
 	}
@@ -80,6 +82,7 @@ func Run(ctx context.Context, o Options) error {
 	var side sync.WaitGroup
 	side.Go(func() { a.reloadOn(ctx, o.Reload) })
 	side.Go(func() { a.adopt(ctx) })
+	side.Go(func() { a.watchHost(ctx) })
 	err = control.Serve(ctx, l, a, o.Logger)
 	cancel()
 	side.Wait()

@@ -139,6 +139,7 @@ func (a *Agent) reload(ctx context.Context) error {
 		a.config.Store(old)
 		return err
 	}
+	a.telling.configure(cfg)
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Int("roles", len(cfg.Roles)))
 	return nil
 }

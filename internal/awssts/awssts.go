@@ -1,7 +1,8 @@
 // Package awssts is the door to AWS STS: it assumes roles with the host's own identity, which it finds as every AWS
 // SDK does (environment, files, web identity, container endpoint, instance metadata).
 //
-// It is the only package of the agent that links the AWS SDK, and one of two that handle the text of secrets. What AWS
+// It is one of two packages of the agent that link the AWS SDK (hostimds is the other), and one of two that handle the
+// text of secrets. What AWS
 // answers becomes a fault with AWS's own message in the sentence, because that sentence is what the engine shows when
 // a container does not start. It keeps no credentials of containers; the broker does.
 //

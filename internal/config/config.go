@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"taskrole/internal/arn"
+	"taskrole/internal/instance"
 	"taskrole/internal/policy"
 )
 
@@ -24,6 +25,10 @@ type Config struct {
 	Docker  string        // Docker's API as unix:///path; "" for none
 	CDI     CDI
 	STS     STS
+	// Metadata is what containers' instance metadata tells where the host's own service does not.
+	Metadata instance.Facts
+	// AskHost allows the agent to ask the host's own instance metadata service.
+	AskHost bool
 	Roles   []Role // sorted by name, at least one
 }
 
@@ -107,6 +112,8 @@ func defaults(path string) *Config {
 		Docker: DefaultDocker,
 		CDI:    CDI{Dir: DefaultCDIDir},
 		STS:    STS{CallsPerSecond: DefaultCalls},
+
+		AskHost: true,
 	}
 }
 

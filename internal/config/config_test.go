@@ -14,6 +14,7 @@ import (
 	"taskrole/internal/arn"
 	"taskrole/internal/config"
 	"taskrole/internal/fault"
+	"taskrole/internal/instance"
 	"taskrole/internal/policy"
 )
 
@@ -46,6 +47,11 @@ func TestTheExampleIsRead(t *testing.T) {
 		Socket: config.DefaultSocket, Runtime: "/usr/local/bin/taskrole-runtime", Docker: config.DefaultDocker,
 		CDI: config.CDI{Dir: "/etc/cdi"},
 		STS: config.STS{Endpoint: "https://sts.eu-central-1.amazonaws.com", CallsPerSecond: 20},
+		Metadata: instance.Facts{
+			ID: "i-0123456789abcdef0", Type: "t3.micro", ImageID: "ami-0123456789abcdef0", Region: "eu-central-1", Zone: "eu-central-1a", ZoneID: "euc1-az2",
+			LocalIPv4: "10.0.0.9", Hostname: "build-7.example.com", MAC: "0e:00:00:00:00:01", Tags: map[string]string{"Name": "build-7"},
+		},
+		AskHost: true,
 		Roles: []config.Role{
 			{
 				Name: "metrics", ARN: role(t, "arn:aws:iam::123456789012:role/put-metrics"), Session: "{role}-{id}",
@@ -80,7 +86,7 @@ func TestDefaults(t *testing.T) {
 	got := parse(t, "account: 012345678901\nroles: {a: {allow: [any: true]}}\n")
 	want := &config.Config{
 		Path: "c.yaml", Account: "012345678901", Socket: "/run/taskrole/agent.sock", Docker: "unix:///var/run/docker.sock",
-		CDI: config.CDI{Dir: "/etc/cdi"}, STS: config.STS{CallsPerSecond: 20},
+		CDI: config.CDI{Dir: "/etc/cdi"}, STS: config.STS{CallsPerSecond: 20}, AskHost: true,
 		Roles: []config.Role{{
 			Name: "a", ARN: role(t, "arn:aws:iam::012345678901:role/a"), Session: "{role}-{id}", Duration: time.Hour,
 			IMDS: config.IMDSv2Only, Inject: config.InjectRelative, Allow: []policy.Rule{{Any: true}},

@@ -50,6 +50,7 @@ func (w *walker) config(root *yaml.Node) *Config {
 				{"calls_per_second", func(n *yaml.Node, p string) { c.STS.CallsPerSecond = w.calls(n, p) }},
 			})
 		}},
+		{"metadata", func(n *yaml.Node, p string) { w.metadata(c, n, p) }},
 		{"roles", func(n *yaml.Node, _ string) { roles = n }},
 	})
 	switch {

@@ -22,6 +22,7 @@ import (
 	"taskrole/internal/arn"
 	"taskrole/internal/container"
 	"taskrole/internal/fault"
+	"taskrole/internal/instance"
 	"taskrole/internal/secret"
 )
 
@@ -40,11 +41,11 @@ type Options struct {
 	Container container.Container
 	Role      string   // the role's name in the configuration
 	RoleARN   arn.Role // what it stands for
-	Region    string   // or empty: then no region is told
-	Zone      string   // availability zone, or empty: then none is told
+	Region    string   // or empty: then it is that of the instance
 	IMDS      Mode
-	// InstanceID is what meta-data/instance-id answers; empty: not found.
-	InstanceID string
+	// Instance returns what IMDS tells of the instance, from memory, at once. It must be the same pointer as long as it
+	// says the same. nil: nothing is known.
+	Instance func() *instance.Facts
 	// Credentials returns the current ones from memory, at once, or a *fault.Error. A broker.Lease has it.
 	Credentials func() (secret.Credentials, error)
 	// Authorization is the token that a request for credentials must carry at every address but those of IMDS, which has
@@ -73,6 +74,10 @@ func New(o Options) http.Handler {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Instance == nil {
+		nothing := &instance.Facts{}
+		o.Instance = func() *instance.Facts { return nothing }
 	}
 	b := &bodies{credentials: o.Credentials}
 	return &handler{

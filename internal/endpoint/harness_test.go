@@ -18,6 +18,7 @@ import (
 	"taskrole/internal/container"
 	"taskrole/internal/endpoint"
 	"taskrole/internal/fault"
+	"taskrole/internal/instance"
 	"taskrole/internal/secret"
 )
 
@@ -37,6 +38,8 @@ type world struct {
 }
 
 var theRole = arn.Role{Partition: "aws", Account: "123456789012", Path: "/team/", Name: "task-app"}
+
+var theInstance = &instance.Facts{ID: "i-0"}
 
 const theID = container.ID("3f2a91c0ffee3f2a91c0ffee3f2a91c0ffee3f2a91c0ffee3f2a91c0ffee0000")
 
@@ -82,7 +85,7 @@ func newWorld(t *testing.T, change func(*endpoint.Options)) *world {
 	w := &world{t: t, ports: map[netip.AddrPort]string{}, creds: theCredentials()}
 	o := endpoint.Options{
 		Container: container.Container{ID: theID, Name: "web"}, Role: "app", RoleARN: theRole, Region: "eu-west-1",
-		InstanceID: "i-0", Credentials: w.credentials,
+		Instance: func() *instance.Facts { return theInstance }, Credentials: w.credentials,
 	}
 	if change != nil {
 		change(&o)

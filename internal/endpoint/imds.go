@@ -5,10 +5,12 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"taskrole/internal/address"
 	"taskrole/internal/container"
+	"taskrole/internal/instance"
 )
 
 // The headers of IMDSv2, in the form net/http gives them.
@@ -21,11 +23,12 @@ const (
 // maxTTL is the longest life of a token: six hours (EC2 user guide, "Use IMDSv2").
 const maxTTL = 21600
 
+// Paths below the version.
 const (
-	tokenPath    = "/latest/api/token"
-	rolesPath    = "/latest/meta-data/iam/security-credentials"
-	infoPath     = "/latest/meta-data/iam/info"
-	identityPath = "/latest/dynamic/instance-identity/document"
+	tokenPath    = "api/token"
+	rolesPath    = "meta-data/iam/security-credentials"
+	infoPath     = "meta-data/iam/info"
+	identityPath = "dynamic/instance-identity/document"
 )
 
 // imds is the instance metadata service.
@@ -34,17 +37,29 @@ type imds struct {
 	mode   Mode
 	keys   *TokenKey
 	bodies *bodies
-	tree   tree
 	info   func(updated time.Time) []byte
+
+	instance func() *instance.Facts
+	newTree  func(instance.Facts) tree
+	last     atomic.Pointer[grown]
+}
+
+// grown is the tree of some facts.
+type grown struct {
+	of   *instance.Facts
+	tree tree
 }
 
 func newIMDS(o Options, b *bodies) *imds {
-	return &imds{id: o.Container.ID, mode: o.IMDS, keys: o.Tokens, bodies: b, tree: newTree(o), info: instanceProfile(o)}
+	return &imds{
+		id: o.Container.ID, mode: o.IMDS, keys: o.Tokens, bodies: b, info: instanceProfile(o),
+		instance: o.Instance, newTree: func(f instance.Facts) tree { return newTree(o, f) },
+	}
 }
 
 // ServeHTTP implements http.Handler.
 func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path := tidyPath(r.URL.Path)
+	path, known := version(tidyPath(r.URL.Path))
 	names := []string{address.IMDS.Addr().String(), address.IMDS6.Addr().String()}
 	switch f := checkHost(r.Host, names); {
 	case f != nil:
@@ -52,13 +67,17 @@ func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case m.mode == Off:
 		writeHTMLStatus(w, r, http.StatusForbidden, "the instance metadata service is off for this container: use "+
 			"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, which taskrole sets, or set imds in the role's configuration")
-	case path == tokenPath && r.Method == http.MethodPut:
+	case known && path == tokenPath && r.Method == http.MethodPut:
 		m.token(w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		writeHTMLStatus(w, r, http.StatusMethodNotAllowed, "metadata is asked for with GET")
 	case !m.authorized(r):
-		writeHTMLStatus(w, r, http.StatusUnauthorized, "a valid session token is needed: PUT "+tokenPath+" gives one")
+		writeHTMLStatus(w, r, http.StatusUnauthorized, "a valid session token is needed: PUT /latest/"+tokenPath+" gives one")
+	case tidyPath(r.URL.Path) == "":
+		write(w, r, http.StatusOK, typeText, []byte(versions))
+	case !known:
+		writeHTMLStatus(w, r, http.StatusNotFound, "there is no such version")
 	case path == tokenPath:
 		w.Header().Set("Allow", http.MethodPut)
 		writeHTMLStatus(w, r, http.StatusMethodNotAllowed, "a session token is asked for with PUT")
@@ -105,12 +124,23 @@ func (m *imds) get(w http.ResponseWriter, r *http.Request, path string) {
 	case path == infoPath:
 		m.withBodies(w, r, func(b *rendered) []byte { return m.info(b.since) })
 	default:
-		if body, ok := m.tree[path]; ok {
+		if body, ok := m.tree()[path]; ok {
 			write(w, r, http.StatusOK, typeText, body)
 			return
 		}
 		writeHTMLStatus(w, r, http.StatusNotFound, "this container has no such metadata")
 	}
+}
+
+// tree is the tree of what is known now. It is made once for each change.
+func (m *imds) tree() tree {
+	f := m.instance()
+	if g := m.last.Load(); g != nil && g.of == f {
+		return g.tree
+	}
+	g := &grown{of: f, tree: m.newTree(*f)}
+	m.last.Store(g) // two requests at the moment of a change both store the same
+	return g.tree
 }
 
 func (m *imds) withBodies(w http.ResponseWriter, r *http.Request, pick func(*rendered) []byte) {

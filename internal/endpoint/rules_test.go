@@ -228,7 +228,7 @@ func TestR11BadTokenIs401BeforeRouting(t *testing.T) {
 		if a := w.do(http.MethodGet, imdsURL+"/"); a.status != want {
 			t.Errorf("mode %q without a token: %d, want %d", mode, a.status, want)
 		}
-		if a := w.get(imdsURL + "/"); a.status != http.StatusOK || a.body != "latest" {
+		if a := w.get(imdsURL + "/"); a.status != http.StatusOK || !strings.HasSuffix(a.body, "\n2024-04-11\nlatest") {
 			t.Errorf("mode %q, / with a token: %d %q", mode, a.status, a.body)
 		}
 	}
@@ -377,7 +377,7 @@ func TestMetadataTree(t *testing.T) {
 		"/latest/meta-data/services/": "domain\npartition", "/latest/dynamic": "instance-identity/",
 		"/latest/meta-data/instance-id": "i-0", "/latest/meta-data/placement/region": "eu-west-1",
 		"/latest/meta-data/services/domain": "amazonaws.com", "/latest/meta-data/services/partition": "aws",
-		"/latest/dynamic/instance-identity/document": "{\n  \"accountId\": \"123456789012\",\n  \"instanceId\": \"i-0\",\n  \"region\": \"eu-west-1\",\n  \"version\": \"2017-09-30\"\n}",
+		"/latest/dynamic/instance-identity/document": "{\n  \"accountId\": \"123456789012\",\n  \"architecture\": null,\n  \"availabilityZone\": null,\n  \"billingProducts\": null,\n  \"devpayProductCodes\": null,\n  \"marketplaceProductCodes\": null,\n  \"imageId\": null,\n  \"instanceId\": \"i-0\",\n  \"instanceType\": null,\n  \"kernelId\": null,\n  \"pendingTime\": null,\n  \"privateIp\": null,\n  \"ramdiskId\": null,\n  \"region\": \"eu-west-1\",\n  \"version\": \"2017-09-30\"\n}",
 	} {
 		if a := w.do(http.MethodGet, imdsURL+path); a.status != http.StatusOK || a.body != want {
 			t.Errorf("%s: %d %q, want %q", path, a.status, a.body, want)
@@ -385,7 +385,7 @@ func TestMetadataTree(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/latest/meta-data/placement/availability-zone", "/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance",
-		"/latest/user-data", "/latest/meta-data/hostname", "/2021-07-15/meta-data/",
+		"/latest/user-data", "/latest/meta-data/hostname", "/latest/meta-data/tags",
 	} {
 		if a := w.do(http.MethodGet, imdsURL+path); a.status != http.StatusNotFound {
 			t.Errorf("%s: %d, want 404", path, a.status)
@@ -395,7 +395,7 @@ func TestMetadataTree(t *testing.T) {
 	if !strings.Contains(a.body, `"InstanceProfileArn": "arn:aws:iam::123456789012:instance-profile/task-app"`) || !strings.Contains(a.body, `"Code": "Success"`) {
 		t.Errorf("iam/info: %s", a.body)
 	}
-	bare := newWorld(t, func(o *endpoint.Options) { o.IMDS, o.Region, o.InstanceID = endpoint.V1AndV2, "", "" })
+	bare := newWorld(t, func(o *endpoint.Options) { o.IMDS, o.Region, o.Instance = endpoint.V1AndV2, "", nil })
 	for _, path := range []string{"placement/region", "placement", "instance-id"} {
 		if a := bare.do(http.MethodGet, imdsURL+"/latest/meta-data/"+path); a.status != http.StatusNotFound {
 			t.Errorf("unknown %s: %d %q, want 404", path, a.status, a.body)
