@@ -17,6 +17,10 @@ const (
 	// Renewal is spread over this part of the life, not done at exactly half of it: containers that started together
 	// would ask together for ever. At most half, so that 30 minutes are left of an hour (rule R8).
 	renewFrom, renewTo = 0.30, 0.50
+	// enough is what should be left of the credentials whoever reads them (rule R8): botocore takes what it gets from
+	// IMDS for longer lived than it is, by up to 25 minutes. For it, the latest moment to renew moves forward, to a fifth
+	// of the life at most.
+	enough, earliest = 30 * time.Minute, 5
 	// After a failed renewal: 2 s, 4 s, … up to 30 s, each cut by up to a half.
 	backoffFirst, backoffMost = 2 * time.Second, 30 * time.Second
 	// soonest keeps a source with absurdly short lives from being called in a loop.
@@ -35,10 +39,21 @@ type entry struct {
 	holders   int       // leases and waiting callers; guarded by b.mu
 	idleSince time.Time // when holders became 0; guarded by b.mu
 
-	changed chan struct{} // holders became 0, or more than 0
+	changed chan struct{} // holders became 0, or more than 0, or somebody found nothing valid
 	ready   chan struct{} // closed after the first call
-	held    atomic.Pointer[secret.Credentials]
+	held    atomic.Pointer[held]
 	trouble atomic.Pointer[fault.Error] // of the last call, nil if it went well
+}
+
+// held are credentials and when they end on either clock. The wall clock decides what AWS will say. The monotonic one is
+// there for a wall clock that was put back meanwhile: by it, what has long expired would look young.
+type held struct {
+	secret.Credentials
+	end moment
+}
+
+func (e *entry) hold(c secret.Credentials) {
+	e.held.Store(&held{Credentials: c, end: e.in(c.Expires.Sub(e.b.now().Round(0)))})
 }
 
 // wake tells run that holders has changed.
@@ -70,7 +85,7 @@ func (e *entry) run(ctx context.Context) {
 		close(e.ready)
 		return
 	}
-	e.held.Store(&c)
+	e.hold(c)
 	close(e.ready)
 	next, failures := e.in(e.spread(c)), 0
 	for e.pause(ctx, next) {
@@ -86,7 +101,7 @@ func (e *entry) run(ctx context.Context) {
 				slog.String("code", string(err.Code)), slog.String("error", err.What))
 		default:
 			failures = 0
-			e.held.Store(&c) // before the trouble goes: a reader must not see neither
+			e.hold(c) // before the trouble goes: a reader must not see neither
 			e.trouble.Store(nil)
 			next = e.in(e.spread(c))
 			e.b.log.DebugContext(ctx, "credentials renewed", slog.String("role_arn", e.grant.Role.String()))
@@ -126,9 +141,15 @@ func (e *entry) pause(ctx context.Context, next moment) bool {
 
 // spread is how long to keep c before renewing it.
 func (e *entry) spread(c secret.Credentials) time.Duration {
-	life := float64(c.Expires.Sub(e.b.now().Round(0)))
-	part := renewFrom + (renewTo-renewFrom)*rand.Float64() //nolint:gosec // spreads load, hides nothing
-	return max(soonest, time.Duration(life*part))
+	life := c.Expires.Sub(e.b.now().Round(0))
+	latest := time.Duration(renewTo * float64(life))
+	// Shorter sessions are renewed earlier, so that as much is left as of one of an hour; those so short that STS would be
+	// asked all the time get what they can.
+	if early := life - enough; early < latest && early >= life/earliest {
+		latest = early
+	}
+	part := renewFrom/renewTo + (1-renewFrom/renewTo)*rand.Float64() //nolint:gosec // spreads load, hides nothing
+	return max(soonest, time.Duration(float64(latest)*part))
 }
 
 // backoff is the pause after so many failures in a row.
@@ -145,7 +166,8 @@ type Lease struct {
 }
 
 // Credentials returns the current ones, from memory and at once. They have not expired by the wall clock of this host,
-// which is what AWS will compare with. The fault is credentials-expired if nothing valid is left, with what STS said
+// which is what AWS will compare with, nor by the time that has passed since they were fetched. Whoever finds them
+// expired, as after the host was suspended, has the clocks looked at anew, so that the next one need not wait. The fault is credentials-expired if nothing valid is left, with what STS said
 // last, and credentials-not-ready if there never was anything or the lease has been released.
 func (l *Lease) Credentials() (secret.Credentials, error) {
 	if l.released.Load() {
@@ -159,9 +181,10 @@ func (l *Lease) Credentials() (secret.Credentials, error) {
 	case c == nil:
 		return secret.Credentials{}, fault.New(fault.CredentialsNotReady,
 			fmt.Sprintf("the first credentials of the role %s are not there yet", e.grant.Role), "try again in a moment")
-	case e.b.now().Before(c.Expires):
-		return *c, nil
+	case e.left(c.end) > 0:
+		return c.Credentials, nil
 	}
+	e.wake()
 	what := fmt.Sprintf("the credentials of the role %s expired at %s", e.grant.Role, c.Expires.UTC().Format(time.RFC3339))
 	if trouble == nil {
 		return secret.Credentials{}, fault.New(fault.CredentialsExpired, what+" and are being renewed", "try again in a moment")
