@@ -17,6 +17,8 @@ type client struct {
 	root string // its image: one of build/clients/roots
 	// never are paths on which it cannot work by itself, with the reason.
 	never map[conformance.Path]string
+	// known are paths on which it fails by its own fault, with the reason. When it does not, that is to be told too.
+	known map[conformance.Path]string
 	// keeps says how long it keeps credentials of IMDS, however short they live; 0: it asks again in time.
 	keeps time.Duration
 	// notRun is why there is no such client at all.
@@ -58,7 +60,9 @@ func clients() []client {
 		{name: "java-v2", root: "java"},
 		{name: "java-v1", root: "java", never: map[conformance.Path]string{conformance.IMDS6: noIPv6}},
 		{name: "rust", root: "shell", keeps: rustCore},
-		{name: "ruby", root: "ruby"},
+		{name: "ruby", root: "ruby", known: map[conformance.Path]string{
+			conformance.IMDS6: "it sends what is for IMDS to HTTP_PROXY, and Ruby's NO_PROXY is split at colons, so that no IPv6 address can be in it",
+		}},
 		{name: "php", notRun: "Debian does not package the SDK, and its own registry cannot be reached from here"},
 		{name: "minio-go", root: "shell", never: map[conformance.Path]string{conformance.IMDS6: noIPv6}},
 		{name: "curl", root: "shell"},

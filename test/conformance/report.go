@@ -44,6 +44,7 @@ type Cell struct {
 	First    time.Duration `json:"first_credential_ns,omitempty"`
 	Waited   time.Duration `json:"waited_ns,omitempty"` // between the first and the second time
 	Error    string        `json:"error,omitempty"`     // what the client said, or what the account saw otherwise
+	Known    string        `json:"known,omitempty"`     // why it fails, if that is the client's own affair
 }
 
 // Passed says whether everything was as it must be.
@@ -173,6 +174,9 @@ func (r Report) remarks() []string {
 			kind = "not run"
 		}
 		line := fmt.Sprintf("%s, %s: %s: %s", c.Client, c.Path, kind, text)
+		if c.Known != "" && !c.Passed() && c.NotRun == "" {
+			line += " – " + c.Known
+		}
 		if !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
