@@ -37,6 +37,13 @@ const PodIdentityPath = "/v1/credentials"
 // in it is for people: who may have which credentials is decided by the namespace, never by the path.
 func CredentialsPath(role string) string { return credentialsPrefix + role }
 
+// TaskMetadata returns the values of ECS_CONTAINER_METADATA_URI_V4 and ECS_CONTAINER_METADATA_URI for a container of the
+// named role. The name is for people here too.
+func TaskMetadata(role string) (v4, v3 string) {
+	host := "http://" + ECS.Addr().String()
+	return host + "/v4/" + role, host + "/v3/" + role
+}
+
 // IsCredentialsPath says whether path is one that the container credentials endpoint answers.
 func IsCredentialsPath(path string) bool {
 	return len(path) > len(credentialsPrefix) && path[:len(credentialsPrefix)] == credentialsPrefix

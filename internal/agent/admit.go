@@ -23,6 +23,7 @@ import (
 	"taskrole/internal/grant"
 	"taskrole/internal/netns"
 	"taskrole/internal/policy"
+	"taskrole/internal/taskmeta"
 )
 
 // Attach gives a container its role, or a fault: the hook's one question. It owns both files.
@@ -198,6 +199,12 @@ func (a *Agent) service(cfg *config.Config, role config.Role, c container.Contai
 	}
 	if role.Inject != config.InjectRelative {
 		o.Authorization = a.tokens.Authorization(role.Name)
+	}
+	if role.TaskMetadata && a.engine != nil {
+		o.Task = taskmeta.New(taskmeta.Options{
+			Container: c, Role: role.Name, RoleARN: role.ARN, Region: a.telling.mixed.Load().In(o.Region).Region,
+			Zone: func() string { return a.telling.mixed.Load().In(o.Region).Zone }, Engine: a.engine,
+		})
 	}
 	release := lease.Release
 	if role.Egress != nil {

@@ -29,7 +29,7 @@ const hookTimeout = 30
 func (a *Agent) writeSpec(cfg *config.Config) error {
 	roles := make([]cdispec.Role, 0, len(cfg.Roles))
 	for _, r := range cfg.Roles {
-		device := cdispec.Role{Name: r.Name, FullURI: fullURI(r.Inject), Region: r.Region, Proxy: r.Egress != nil, ProxyPlainHTTP: plainHTTP(r.Egress)}
+		device := cdispec.Role{Name: r.Name, FullURI: fullURI(r.Inject), TaskMetadata: r.TaskMetadata, Region: r.Region, Proxy: r.Egress != nil, ProxyPlainHTTP: plainHTTP(r.Egress)}
 		if device.FullURI != "" {
 			device.Token = a.tokens.Authorization(r.Name).Reveal()
 		}

@@ -22,7 +22,7 @@ var house = []floor{
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "config fault"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
-			"hostimds instance netns policy secret"},
+			"hostimds instance netns policy secret taskmeta"},
 		{"hook", "container control fault"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
@@ -32,6 +32,7 @@ var house = []floor{
 		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
 		{"control", "container fault"},
+		{"taskmeta", "arn container fault"},
 	}},
 	{"2 doors: each the only importer of its library", []row{
 		{"attest", "netns"},

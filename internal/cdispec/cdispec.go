@@ -45,7 +45,10 @@ type Role struct {
 	FullURI string
 	// Token is for AWS_CONTAINER_AUTHORIZATION_TOKEN, or "". It is no secret to keep from the host: it opens nothing
 	// but from inside a container of the role.
-	Token          string
+	Token string
+	// TaskMetadata says that the container is told about itself as on ECS. Without it the variables must not be there:
+	// collectors take their presence for ECS.
+	TaskMetadata   bool
 	Region         string // for AWS_REGION and AWS_DEFAULT_REGION; "" sets neither
 	Proxy          bool   // the role has a way out: name the proxy for https
 	ProxyPlainHTTP bool   // and for http too; only with Proxy
@@ -127,6 +130,10 @@ func environment(r Role) []string {
 	}
 	if r.Token != "" {
 		env = append(env, "AWS_CONTAINER_AUTHORIZATION_TOKEN="+r.Token)
+	}
+	if r.TaskMetadata {
+		v4, v3 := address.TaskMetadata(r.Name)
+		env = append(env, "ECS_CONTAINER_METADATA_URI_V4="+v4, "ECS_CONTAINER_METADATA_URI="+v3)
 	}
 	if r.Region != "" {
 		env = append(env, "AWS_REGION="+r.Region, "AWS_DEFAULT_REGION="+r.Region)

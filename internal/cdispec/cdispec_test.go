@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the golden file anew")
 
 var (
 	roles = []cdispec.Role{
-		{Name: "full", FullURI: "http://127.0.0.1:61171/v1/credentials", Token: "dG9rZW4"},
+		{Name: "full", FullURI: "http://127.0.0.1:61171/v1/credentials", Token: "dG9rZW4", TaskMetadata: true},
 		{Name: "isolated", Region: "eu-central-1", Proxy: true},
 		{Name: "lab", Region: "us-east-1", Proxy: true, ProxyPlainHTTP: true},
 		{Name: "s3-reader"},

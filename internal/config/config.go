@@ -55,8 +55,10 @@ type Role struct {
 	Tags       map[string]string // session tags, or nil
 	IMDS       IMDSMode
 	Inject     Injection
-	Egress     *Egress // nil: no way out
-	Allow      []policy.Rule
+	// TaskMetadata says that the role's containers are told about themselves as on ECS.
+	TaskMetadata bool
+	Egress       *Egress // nil: no way out
+	Allow        []policy.Rule
 }
 
 // IMDSMode is which instance metadata service a container sees.

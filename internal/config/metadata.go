@@ -12,7 +12,6 @@ import (
 
 // What is allowed in metadata.
 const (
-	allowedHost     = "true or false"
 	allowedZone     = "the name of an availability zone, such as eu-central-1a"
 	allowedZoneID   = "the id of an availability zone, such as euc1-az2"
 	allowedInstance = "text of 1 to 64 of A-Z a-z 0-9 . _ -"
@@ -52,7 +51,7 @@ func (w *walker) metadata(c *Config, n *yaml.Node, path string) {
 
 func (w *walker) truth(n *yaml.Node, path string) bool {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
-		w.add(n, path, "this is "+kind(n), allowedHost)
+		w.add(n, path, "this is "+kind(n), allowedTruth)
 		return false
 	}
 	return n.Value == "true"

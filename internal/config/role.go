@@ -73,6 +73,7 @@ func (w *walker) role(c *Config, key, n *yaml.Node, path string, top map[string]
 		{"tags", func(n *yaml.Node, p string) { r.Tags = w.tags(n, p) }},
 		{"imds", func(n *yaml.Node, p string) { r.IMDS = value(w, n, p, allowedIMDS, imdsMode) }},
 		{"inject", func(n *yaml.Node, p string) { r.Inject = value(w, n, p, allowedInject, injection) }},
+		{"task_metadata", func(n *yaml.Node, p string) { r.TaskMetadata = w.taskMetadata(c, n, p) }},
 		{"egress", func(n *yaml.Node, p string) { r.Egress = w.egress(n, p) }},
 		{"allow", func(n *yaml.Node, p string) { r.Allow = w.allow(c, n, p) }},
 	})
@@ -140,6 +141,14 @@ func (w *walker) allow(c *Config, n *yaml.Node, path string) []policy.Rule {
 		rules = append(rules, r)
 	})
 	return rules
+}
+
+func (w *walker) taskMetadata(c *Config, n *yaml.Node, path string) bool {
+	on := w.truth(n, path)
+	if on && c.Docker == "" {
+		w.add(n, path, "task metadata are what an engine says, and engines.docker is none", "false, or an engine")
+	}
+	return on
 }
 
 func (w *walker) any(n *yaml.Node, path string) bool {

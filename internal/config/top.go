@@ -16,6 +16,7 @@ import (
 
 // What is allowed at the top of the file.
 const (
+	allowedTruth    = "true or false"
 	allowedAccount  = "exactly 12 digits, with or without quotes"
 	allowedRegion   = "the name of an AWS region, such as eu-central-1"
 	allowedPath     = "an absolute path without . and .. in it"

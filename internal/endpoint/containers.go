@@ -18,6 +18,7 @@ type containers struct {
 	names  []string                         // in the Host header, besides loopback
 	token  secret.Value                     // what the Authorization header must be; empty: anything
 	bodies *bodies
+	task   Metadata // may be nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -40,7 +41,12 @@ func (e *containers) answer(r *http.Request) ([]byte, *fault.Error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return nil, fault.New(fault.MethodNotAllowed, "credentials are asked for with GET, not with "+cut(r.Method), "")
 	}
-	if f := e.path(tidyPath(r.URL.Path)); f != nil {
+	path := tidyPath(r.URL.Path)
+	if e.task != nil && e.task.Has(path) {
+		b, err := e.task.Document(r.Context(), path)
+		return b, fault.As(err)
+	}
+	if f := e.path(path); f != nil {
 		return nil, f
 	}
 	if !e.authorized(r) {

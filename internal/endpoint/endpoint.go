@@ -51,9 +51,19 @@ type Options struct {
 	// Authorization is the token that a request for credentials must carry at every address but those of IMDS, which has
 	// tokens of its own. Empty: none is needed, and one that comes is not looked at.
 	Authorization secret.Value
-	Tokens        *TokenKey    // nil: a random one, so tokens do not outlive the handler
-	Proxy         http.Handler // the egress proxy, or nil
-	Logger        *slog.Logger // nil: nothing is logged
+	// Task has the ECS task metadata. nil: there are none.
+	Task   Metadata
+	Tokens *TokenKey    // nil: a random one, so tokens do not outlive the handler
+	Proxy  http.Handler // the egress proxy, or nil
+	Logger *slog.Logger // nil: nothing is logged
+}
+
+// Metadata are documents beside the credentials.
+type Metadata interface {
+	// Has says whether a path, tidied, is one of theirs.
+	Has(path string) bool
+	// Document returns JSON or a *fault.Error. It may wait for the container's engine.
+	Document(ctx context.Context, path string) ([]byte, error)
 }
 
 // handler is one container's endpoint.
@@ -81,7 +91,7 @@ func New(o Options) http.Handler {
 	}
 	b := &bodies{credentials: o.Credentials}
 	return &handler{
-		ecs: &containers{path: ecsPath(o.Role), names: []string{address.ECS.Addr().String()}, token: o.Authorization, bodies: b},
+		ecs: &containers{path: ecsPath(o.Role), names: []string{address.ECS.Addr().String()}, token: o.Authorization, bodies: b, task: o.Task},
 		pod: &containers{
 			path: podPath, names: []string{address.PodIdentity.Addr().String(), address.PodIdentity6.Addr().String()},
 			token: o.Authorization, bodies: b,

@@ -178,6 +178,7 @@ roles:
     arn: arn:aws:iam::123456789012:role/task-s3-reader
     region: us-east-1
     egress: {endpoints: [%q]}
+    task_metadata: true
     allow: [{any: true}]
   writer:
     arn: arn:aws:iam::123456789012:role/task-s3-writer

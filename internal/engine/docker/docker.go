@@ -2,8 +2,8 @@
 //
 // It is the one door to the engine's API, and a narrow one: it lists containers and looks at images. To inspect the
 // container would deadlock when an OCI hook waits for the answer, because the engine holds the container's lock while
-// it starts it (seen with Docker 20.10 and 28.5); the calls made here take no such lock. It changes nothing in the
-// engine. It refuses to pass on what the image says of itself: labels are somebody's word only if whoever made the
+// it starts it (seen with Docker 20.10 and 28.5); the calls that Lookup makes take no such lock. Details and Stats do
+// inspect, and are for containers that run and ask about themselves. It changes nothing in the engine. It refuses to pass on what the image says of itself: labels are somebody's word only if whoever made the
 // container gave them.
 package docker
 
