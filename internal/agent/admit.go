@@ -141,12 +141,13 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 			fmt.Sprintf("container %s may not have the role %s (%s)", c.Title(), role.Name, strings.Join(d.Trace, "; ")),
 			"add a rule that matches it to roles."+role.Name+".allow in "+cfg.Path)
 	}
-	session, err := role.SessionName(c, a.hostname)
-	if err != nil {
-		return attach.Service{}, err
+	if t.Session == "" {
+		if t.Session, err = role.SessionName(c, a.hostname); err != nil {
+			return attach.Service{}, err
+		}
 	}
 	lease, err := a.broker.Acquire(ctx, grant.Grant{
-		Role: role.ARN, Session: session, Duration: role.Duration, ExternalID: role.ExternalID,
+		Role: role.ARN, Session: t.Session, Duration: role.Duration, ExternalID: role.ExternalID,
 		Policy: role.Policy, Tags: role.Tags, Region: cfg.RegionOf(role),
 	})
 	if err != nil {
@@ -165,7 +166,7 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 		s.Release(true)
 		return attach.Service{}, err
 	}
-	s.RoleARN, s.Session = role.ARN.String(), session
+	s.RoleARN, s.Session = role.ARN.String(), t.Session
 	return s, nil
 }
 

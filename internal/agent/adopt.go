@@ -25,12 +25,14 @@ import (
 // record is what is kept of an attached container, so that a new agent can attach it again: who it is and which role
 // it asked for. It holds no credentials, and no permission either: policy is asked again.
 type record struct {
-	ID     container.ID  `json:"id"`
-	Role   string        `json:"role"`
-	Way    container.Way `json:"way"`
-	Inject string        `json:"inject,omitempty"`
-	PID    int           `json:"pid"`
-	Start  uint64        `json:"start"` // clock ticks after boot
+	ID   container.ID  `json:"id"`
+	Role string        `json:"role"`
+	Way  container.Way `json:"way"`
+	// Inject and Session were decided when the container started, and hold for its life.
+	Inject  string `json:"inject,omitempty"`
+	Session string `json:"session,omitempty"`
+	PID     int    `json:"pid"`
+	Start   uint64 `json:"start"` // clock ticks after boot
 	// Cgroup is the id of the container's cgroup, which the kernel never gives twice; a number for a process comes round
 	// again. 0 on hosts without cgroup v2.
 	Cgroup uint64 `json:"cgroup"`
@@ -90,7 +92,7 @@ func (r *register) note(t attach.Target) error {
 		}
 	}
 	b, err := json.Marshal(record{
-		ID: t.ID, Role: t.Role, Way: t.Way, Inject: t.Inject, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID, NetNS: t.NS.ID().Ino,
+		ID: t.ID, Role: t.Role, Way: t.Way, Inject: t.Inject, Session: t.Session, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID, NetNS: t.NS.ID().Ino,
 	})
 	if err != nil {
 		return err
@@ -172,7 +174,7 @@ func (r *register) open(file string) (attach.Target, error) {
 	if ns.ID().Ino != rec.NetNS {
 		return attach.Target{}, errors.Join(errElsewhere, ns.Close(), p.Close())
 	}
-	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Inject: rec.Inject, Process: p, NS: ns, Cgroup: cg}, nil
+	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Inject: rec.Inject, Session: rec.Session, Process: p, NS: ns, Cgroup: cg}, nil
 }
 
 // cgroup returns the container's cgroup, in which or below which p still is: a container's first process may have moved

@@ -10,6 +10,31 @@ import (
 	"taskrole/internal/testkit/actor"
 )
 
+// CloudTrail tells containers apart by the session's name, so a container has one for its life.
+func TestSessionNameIsTheSameForTheLifeOfTheContainer(t *testing.T) {
+	w := newWorld(t)
+	a := actor.Start(t, actor.NewNS(t), "")
+	first, err := w.attach("c0ffee", "reader", a, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	text, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("config.yaml", strings.Replace(string(text), "  reader:\n", "  reader:\n    session: \"other-{id}\"\n", 1))
+	w.start()
+	w.eventually("attached again", func() bool { return len(w.list()) == 1 })
+	if again, err := w.attach("c0ffee", "reader", a, a); err != nil || again.Session != first.Session {
+		t.Errorf("after a restart with another template: %s, %v, want %s", again.Session, err, first.Session)
+	}
+	b := actor.Start(t, actor.NewNS(t), "")
+	if other, err := w.attach("decade", "reader", b, b); err != nil || other.Session != "other-decade" {
+		t.Errorf("a new container: %s, %v", other.Session, err)
+	}
+}
+
 // A container keeps the environment it was started with, so what it must send is decided then and for its life.
 func TestInjectedTokenIsRequiredForTheLifeOfTheContainer(t *testing.T) {
 	w := newWorld(t)

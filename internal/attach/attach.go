@@ -33,7 +33,9 @@ type Target struct {
 	Way  container.Way
 	// Inject is how the container's environment names its credentials, where that is known from earlier; "" leaves it to
 	// the configuration, by which the environment has just been made.
-	Inject  string
+	Inject string
+	// Session is its role session name, where that is known from earlier; "" leaves it to the configuration.
+	Session string
 	Process *attest.Process
 	NS      *netns.NS
 	// Cgroup is the container's, where it is known from earlier; the zero one is that of Process, which by now may
