@@ -35,7 +35,7 @@ test-integration: ## the tests with real engines
 	@$(GO) run ./test/levels integration
 
 conformance: build engines clients ## real SDKs in real containers: 20 minutes, writes doc/conformance.md (CONFORMANCE='-clients=boto3,curl -slow=false')
-	@$(GO) test -tags=conformance -count=1 -run=TestConformance -timeout=90m \
+	@$(GO) test -tags=conformance -v -count=1 -run=TestConformance -timeout=90m \
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
 			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \
 		-args -results=$(CURDIR)/build -page=$(CURDIR)/doc/conformance.md $(CONFORMANCE)

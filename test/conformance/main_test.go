@@ -29,6 +29,8 @@ var (
 	only    = flag.String("clients", "", "comma-separated clients to run; empty is all of them")
 	onlyOn  = flag.String("engines", "", "comma-separated engines; empty is both")
 	slow    = flag.Bool("slow", true, "also wait for the clients that keep what IMDS gave them for many minutes")
+	golden  = flag.Bool("golden", true, "also try whose identity wins, in many environments")
+	table   = flag.Bool("table", true, "run the table; without it, the cells of the last conformance.json are kept")
 	results = flag.String("results", "../../build", "directory of conformance.txt and conformance.json")
 	page    = flag.String("page", "", "Markdown file to write after a complete run")
 )
@@ -146,14 +148,15 @@ func begin(t *testing.T, e engine) *world {
 func (w *world) socket() string     { return filepath.Join(w.dir, "run/agent.sock") }
 func (w *world) configPath() string { return filepath.Join(w.dir, "config.yaml") }
 
-// config is the agent's configuration. The role ecs-only has no IMDS, so that what is found with it was found at the
-// container credentials endpoint.
+// config is the agent's configuration. Only the role reader has IMDS, so that what is found with the others was found
+// where their variables lead.
 func (w *world) config() string {
 	const role = `
   %s:
     arn: arn:aws:iam::123456789012:role/task-s3-reader
     region: us-east-1
     imds: %s
+    inject: %s
     egress: {endpoints: [%q]}
     allow: [{any: true}]`
 	s := fmt.Sprintf(`account: "123456789012"
@@ -164,8 +167,10 @@ cdi: {dir: %s}
 engines: {docker: %q}
 sts: {endpoint: %q, calls_per_second: 200}
 roles:`, w.socket(), bin("taskrole-runtime"), filepath.Join(w.dir, "cdi"), w.docker.Host(), w.instance.ServicesURL())
-	for name, imds := range map[string]string{"reader": "v2-only", "ecs-only": `"off"`} {
-		s += fmt.Sprintf(role, name, imds, w.instance.ServicesURL())
+	for _, r := range []struct{ name, imds, inject string }{
+		{"reader", "v2-only", "relative"}, {"ecs-only", `"off"`, "relative"}, {"full", `"off"`, "full"}, {"pod", `"off"`, "pod-identity"},
+	} {
+		s += fmt.Sprintf(role, r.name, r.imds, r.inject, w.instance.ServicesURL())
 	}
 	return s + "\n"
 }

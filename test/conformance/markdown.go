@@ -25,7 +25,9 @@ waits until the credentials have been renewed, and does both again in the same p
   processors, so the figures compare clients only roughly.
 
 Paths: *ECS* is the variable that taskrole injects; *IMDS* is a program without any variable; *IMDS IPv6* sets
-` + "`AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6`" + `; *FULL_URI* is ` + "`AWS_CONTAINER_CREDENTIALS_FULL_URI`" + `.
+` + "`AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6`" + `; *FULL_URI* is ` + "`AWS_CONTAINER_CREDENTIALS_FULL_URI`" + ` with
+an address on loopback and a token (` + "`inject: full`" + `), *pod* the same with 169.254.170.23 (` + "`inject: pod-identity`" + `). These two have no IMDS
+to fall back to.
 `
 
 // Markdown writes the page of the documentation. notes are sections that people have written.

@@ -25,11 +25,12 @@ const (
 	ECS     Path = "ECS"       // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, as a way in injects it
 	IMDS    Path = "IMDS"      // no variable at all: 169.254.169.254
 	IMDS6   Path = "IMDS IPv6" // AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6: [fd00:ec2::254]
-	FullURI Path = "FULL_URI"  // AWS_CONTAINER_CREDENTIALS_FULL_URI
+	FullURI Path = "FULL_URI"  // AWS_CONTAINER_CREDENTIALS_FULL_URI on loopback, with a token
+	Pod     Path = "pod"       // the same at 169.254.170.23, as EKS Pod Identity has it
 )
 
 // Paths are all of them, in the order of the report.
-func Paths() []Path { return []Path{ECS, IMDS, IMDS6, FullURI} }
+func Paths() []Path { return []Path{ECS, IMDS, IMDS6, FullURI, Pod} }
 
 // Cell is one client on one path on one engine.
 type Cell struct {
