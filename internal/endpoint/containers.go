@@ -92,6 +92,6 @@ func podPath(path string) *fault.Error {
 	if path == address.PodIdentityPath {
 		return nil
 	}
-	return fault.New(fault.NotFound, fmt.Sprintf("nothing is served at %s", cut(path)),
+	return fault.New(fault.NotFound, fmt.Sprintf("nothing is served at %s", cut("/"+strings.TrimPrefix(path, "/"))),
 		"the credentials of this container are at "+address.PodIdentityPath)
 }

@@ -66,12 +66,11 @@ func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeHTML(w, r, f)
 	case m.mode == Off:
 		writeHTMLStatus(w, r, http.StatusForbidden, "the instance metadata service is off for this container: use "+
-			"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, which taskrole sets, or set imds in the role's configuration")
+			"the container credentials that the environment names, or set imds in the role's configuration")
 	case known && path == tokenPath && r.Method == http.MethodPut:
 		m.token(w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		w.Header().Set("Allow", "GET, HEAD")
-		writeHTMLStatus(w, r, http.StatusMethodNotAllowed, "metadata is asked for with GET")
+		wrongMethod(w, r, path)
 	case !m.authorized(r):
 		writeHTMLStatus(w, r, http.StatusUnauthorized, "a valid session token is needed: PUT /latest/"+tokenPath+" gives one")
 	case tidyPath(r.URL.Path) == "":
@@ -79,11 +78,20 @@ func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !known:
 		writeHTMLStatus(w, r, http.StatusNotFound, "there is no such version")
 	case path == tokenPath:
-		w.Header().Set("Allow", http.MethodPut)
-		writeHTMLStatus(w, r, http.StatusMethodNotAllowed, "a session token is asked for with PUT")
+		wrongMethod(w, r, path)
 	default:
 		m.get(w, r, path)
 	}
+}
+
+// wrongMethod says which one is right.
+func wrongMethod(w http.ResponseWriter, r *http.Request, path string) {
+	allow, why := "GET, HEAD", "metadata is asked for with GET"
+	if path == tokenPath {
+		allow, why = http.MethodPut, "a session token is asked for with PUT"
+	}
+	w.Header().Set("Allow", allow)
+	writeHTMLStatus(w, r, http.StatusMethodNotAllowed, why)
 }
 
 // token answers PUT /latest/api/token.
