@@ -2,6 +2,9 @@ module taskrole
 
 go 1.26.0
 
+// Container engines and other made things, some of which only root may read: `./...` must not walk there.
+ignore ./build
+
 require (
 	github.com/aws/aws-sdk-go-v2 v1.47.7
 	github.com/aws/aws-sdk-go-v2/config v1.33.15

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -43,6 +44,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == ec2.EngineVerb {
 		os.Exit(ec2.EngineMain(os.Stdin, os.Stdout)) // the lab runs its own program again, as an engine's supervisor
 	}
+	if err := isolated(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	for _, e := range engines {
 		w, err := begin(ctx, e)
@@ -65,6 +70,20 @@ func TestMain(m *testing.M) {
 	code = max(code, end())
 	stop()
 	os.Exit(code)
+}
+
+// isolated makes sure that a mistake in a test cannot reach the machine's network: there must be none but loopback.
+func isolated() error {
+	devices, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if d.Flags&net.FlagLoopback == 0 && d.Flags&net.FlagUp != 0 {
+			return fmt.Errorf("the network device %s is in reach: run these tests by make test-integration", d.Name)
+		}
+	}
+	return nil
 }
 
 // end takes everything down and looks for what is left.
