@@ -6,6 +6,7 @@ GO   ?= go
 LINT := $(GO) tool -modfile=tools/go.mod golangci-lint
 DEMO ?=
 CONFORMANCE ?=
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo build test test-unit test-netns test-integration conformance docker engines clients bench lint fmt clean
@@ -49,7 +50,9 @@ engines: ## the container engines of the integration tests, in build/engines
 clients: ## the foreign clients of the conformance suite, in build/clients
 	@scripts/clients
 
-bench: build engines ## what an attach costs, and the agent's memory with 0 and 100 containers
+bench: build engines ## what a role costs, against a bare net/http handler (writes BENCH.md), and what it adds to a start
+	@$(GO) build -trimpath -o build/taskrole-bench ./test/bench
+	@scripts/isolated $(CURDIR)/build/taskrole-bench --bin=$(CURDIR)/bin --out=$(CURDIR)/BENCH.md $(BENCH)
 	@$(GO) test -tags=integration -count=1 -run='^$$' -bench=. -benchtime=1x -timeout=15m -v \
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines" ./test/integration
 

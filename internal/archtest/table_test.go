@@ -80,6 +80,7 @@ var house = []floor{
 		{"archtest", ""},
 		{"testkit", ""},
 		{"testkit/actor", "netns testkit"},
+		{"test/bench", "address container control netns lab/cloud lab/ec2 lab/engine/ocirun"},
 		{"test/conformance", ""},
 		{"test/integration", ""},
 		{"test/levels", ""},
@@ -104,7 +105,7 @@ var doors = []door{
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
 	{"golang.org/x/sys/unix", "attest control hook netns shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
-		"lab/imds"},
+		"lab/imds test/bench"},
 	{"golang.org/x/time/", "broker egress"},
 }
 
