@@ -42,10 +42,9 @@ const (
 //   - aws-config for Rust stretches what has less than 12 to 15 minutes left to that, so that with a life above 15 minutes
 //     it asks again when that life ends.
 const (
-	patientLife  = 16 * time.Minute
-	botocore     = 10*time.Minute + 30*time.Second
-	rustCore     = patientLife
-	patientLimit = 4 * time.Minute // after which the broker's first renewal of such a session is near
+	patientLife = 16 * time.Minute
+	botocore    = 10*time.Minute + 30*time.Second
+	rustCore    = patientLife
 )
 
 // clients are all of them, in the order of the report.

@@ -73,7 +73,7 @@ func (r Report) verdicts(b *strings.Builder) {
 	slices.SortFunc(clients, func(a, b string) int { return slices.Index(r.Clients, a) - slices.Index(r.Clients, b) })
 	b.WriteString("\n## Whose identity wins\n\nThe variable of the ECS path is set beside what the first column says. " +
 		"*container* is the container's role at the ECS endpoint, *IMDS* the same role found there, *env* and *file* are " +
-		"other credentials, *stop* is an error. Bold: not what the contract said.\n\n")
+		"other credentials (*default*: the file's default profile), *stop* is an error. Bold: not what was expected.\n\n")
 	table(b, append([]string{"environment"}, clients...), func(yield func([]string)) {
 		for _, v := range r.Verdicts {
 			line := []string{v.Environment}

@@ -58,11 +58,13 @@ func newOthers(c *cloud.Cloud) (others, error) {
 const (
 	relative = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 	fullVar  = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+	token    = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
 	inFile   = "AWS_SHARED_CREDENTIALS_FILE=/tmp/credentials"
 	inConfig = "AWS_CONFIG_FILE=/tmp/config"
 )
 
-// contract is §4 of the contract, and what its §2 and §3.1 say of empty variables and of turning IMDS off.
+// contract is §4 of the contract, and what its §2 and §3.1 say of tokens, of empty variables and of turning IMDS off. Where
+// an SDK has proved it wrong the row says what the SDK does, and notes.md what the contract said.
 func contract(o others) []vector {
 	const web = "AWS_WEB_IDENTITY_TOKEN_FILE="
 	webRole := "AWS_ROLE_ARN=" + cloud.RoleARN(cloud.TaskReader)
@@ -92,7 +94,11 @@ func contract(o others) []vector {
 		{"AWS_EC2_METADATA_DISABLED=true, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_DISABLED=true"}, "stop stop stop stop stop"},
 		{"AWS_EC2_METADATA_DISABLED=1, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_DISABLED=1"}, "IMDS IMDS IMDS stop stop"},
 		{"AWS_EC2_METADATA_DISABLED=false, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_DISABLED=false"}, "IMDS IMDS IMDS IMDS stop"},
-		{"a full URI, and a token file that ends with a newline", "full", []string{"--unset=AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=/tmp/config"}, "stop stop stop stop stop"},
+		{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=ipv6 in small letters, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=ipv6"}, "IMDS IMDS IMDS stop stop"},
+		{"a relative URI, and a full one that leads nowhere", "ecs-only", []string{fullVar + "=http://127.0.0.1:9/"}, "container container stop container container"},
+		{"a full URI, and the token in a file", "full", []string{"--unset=" + token, token + "_FILE=/tmp/token"}, "container container container container container"},
+		{"a full URI, and the token in a file, with a newline", "full", []string{"--unset=" + token, token + "_FILE=/tmp/line"}, "stop stop stop stop stop"},
+		{"a full URI, the token, and a file with another", "full", []string{token + "_FILE=/tmp/other"}, "stop stop stop container container"},
 	}
 }
 
@@ -149,7 +155,8 @@ func vectors(ctx context.Context, t *testing.T, worlds []*world) []conformance.V
 func (w *world) verdict(ctx context.Context, c client, v vector, files []string) (got, note string) {
 	// The files are made by the container itself; a shell is in every image.
 	env := append([]string{"sh", "-c", `printf %s "$CONFORMANCE_CREDENTIALS" >/tmp/credentials; printf %s "$CONFORMANCE_CONFIG" >/tmp/config
-		unset CONFORMANCE_CREDENTIALS CONFORMANCE_CONFIG; exec env "$@"`, "sh"}, v.env...)
+		printf %s "$AWS_CONTAINER_AUTHORIZATION_TOKEN" >/tmp/token; printf '%s\n' "$AWS_CONTAINER_AUTHORIZATION_TOKEN" >/tmp/line
+		printf other >/tmp/other; unset CONFORMANCE_CREDENTIALS CONFORMANCE_CONFIG; exec env "$@"`, "sh"}, v.env...)
 	b, err := w.start(ctx, c, v.role, env, 0, files...)
 	if err != nil {
 		return "not started", err.Error()
