@@ -213,7 +213,7 @@ func (b *Broker) call(ctx context.Context, g grant.Grant, renewal bool) (secret.
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	c, err := b.source.AssumeRole(ctx, g)
+	c, err := b.ask(ctx, g)
 	switch {
 	case err != nil && ctx.Err() != nil && fault.CodeOf(err) == fault.Internal:
 		return secret.Credentials{}, fault.Wrap(err, fault.STSUnreachable,
@@ -229,6 +229,20 @@ func (b *Broker) call(ctx context.Context, g grant.Grant, renewal bool) (secret.
 				c.Expires.UTC().Format(time.RFC3339)), "set this host's clock")
 	}
 	return c, nil
+}
+
+// ask calls the source on a goroutine that ends with the call: an SDK and TLS need a stack of some 32 KB, and the entry's
+// own goroutine would keep it for the life of the container.
+func (b *Broker) ask(ctx context.Context, g grant.Grant) (secret.Credentials, error) {
+	var c secret.Credentials
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err = b.source.AssumeRole(ctx, g)
+	}()
+	<-done
+	return c, err
 }
 
 func stopping(err error) *fault.Error {
