@@ -150,6 +150,9 @@ func (l row) say(is func(Cell) bool) string {
 	case len(not) == len(l.cells) && !strings.Contains(strings.Join(not, ""), "not run"):
 		return "NO"
 	}
+	if len(not) < len(l.cells) {
+		not = append([]string{"yes"}, not...)
+	}
 	return strings.Join(not, ", ")
 }
 
