@@ -275,24 +275,25 @@ func gone(id container.ID) error {
 
 // keep serves e until its container ends or the agent does, and then takes it away.
 func (a *Attacher) keep(e *entry, release func(ended bool)) {
+	p := e.target.Process
 	served := make(chan struct{})
 	var failed error // of serve, once served is closed
 	go func() {
 		defer close(served)
 		failed = e.at.serve()
+		p.Interrupt()
 	}()
 	log := a.o.Logger.With(slog.String("container_id", e.target.ID.Short()), slog.String("role", e.target.Role))
 
-	leave := false
-	select {
-	case <-e.target.Process.Ended():
-	case <-e.stop:
-		// The container lives on without us. Its addresses stay, so that its requests are refused instead of being routed
-		// to the host's own IMDS: closed, not open.
-		leave = true
-	case <-served:
-		log.Error("serving ended by itself", slog.Any("error", failed))
-		leave = true
+	// A container that lives on without us keeps its addresses, so that its requests are refused instead of being routed
+	// to the host's own IMDS: closed, not open.
+	leave := !p.Wait() && p.Alive()
+	if leave {
+		select { // what interrupted
+		case <-e.stop:
+		case <-served:
+			log.Error("serving ended by itself", slog.Any("error", failed))
+		}
 	}
 	err := e.at.close(leave)
 	<-served
@@ -336,6 +337,7 @@ func (a *Attacher) Close() {
 	for _, e := range a.entries {
 		if e.at != nil {
 			close(e.stop)
+			e.target.Process.Interrupt()
 		}
 	}
 	a.mu.Unlock()

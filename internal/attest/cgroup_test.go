@@ -83,9 +83,9 @@ func TestTreeOfFindsTheProcess(t *testing.T) {
 	if got, ok, err := new(attest.Tree).Of(p); got != (attest.Cgroup{}) || ok || err != nil {
 		t.Errorf("on a host with version 1 alone: %v, %v, %v", got, ok, err)
 	}
-	ended := p.Ended()
+	end := ended(p)
 	check(t, c.cmd.Process.Kill())
-	wait(t, ended)
+	wait(t, end)
 	if got, ok, err := w.tree.Of(p); ok || !errors.Is(err, attest.ErrGone) {
 		t.Errorf("Of a process that has ended = %v, %v, %v, want ErrGone", got, ok, err)
 	}

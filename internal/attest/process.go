@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,9 +22,6 @@ type Process struct {
 	start uint64
 	inode uint64
 
-	watch  sync.Once
-	ended  chan struct{}
-	done   sync.WaitGroup // the watching goroutine
 	closed atomic.Bool
 }
 
@@ -71,7 +67,7 @@ func newProcess(fd int) (*Process, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd))
 	}
-	p := &Process{file: os.NewFile(uintptr(fd), "pidfd"), inode: inode, ended: make(chan struct{})}
+	p := &Process{file: os.NewFile(uintptr(fd), "pidfd"), inode: inode}
 	if err := p.read(fd); err != nil {
 		return nil, errors.Join(err, p.file.Close())
 	}
@@ -220,18 +216,16 @@ func hasEnded(fd uintptr) bool {
 	}
 }
 
-// Ended is closed when the process ends. It stays open when p is closed before. The first call starts a goroutine
-// that sleeps in the runtime's poller; Close waits for it.
-func (p *Process) Ended() <-chan struct{} {
-	p.watch.Do(func() {
-		p.done.Go(func() {
-			if err := p.conn.Read(hasEnded); err != nil && p.closed.Load() {
-				return
-			}
-			close(p.ended) // on any other error too: a process we cannot watch must not keep its credentials
-		})
-	})
-	return p.ended
+// Wait sleeps in the runtime's poller until the process has ended, and then says true; after Interrupt or Close it says
+// false, at once. A process that cannot be watched has ended: it must not keep its credentials.
+func (p *Process) Wait() bool {
+	err := p.conn.Read(hasEnded)
+	return err == nil || !errors.Is(err, os.ErrDeadlineExceeded) && !p.closed.Load()
+}
+
+// Interrupt makes Wait say false, now and ever after.
+func (p *Process) Interrupt() {
+	_ = p.file.SetReadDeadline(time.Unix(1, 0)) // it is in the poller, or closed, and then Wait says false anyway
 }
 
 // NetNS opens the process's network namespace; the caller closes it. The error matches ErrGone if the process has
@@ -275,10 +269,8 @@ func (p *Process) netNSFromProc() (*os.File, error) {
 	return f, nil
 }
 
-// Close lets go of the process and waits for the goroutine that watched it.
+// Close lets go of the process.
 func (p *Process) Close() error {
 	p.closed.Store(true)
-	err := p.file.Close()
-	p.done.Wait()
-	return err
+	return p.file.Close()
 }

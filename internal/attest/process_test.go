@@ -62,15 +62,15 @@ func TestOpenProcessThatIsNotThere(t *testing.T) {
 func TestEndedIsClosedWhenTheProcessBecomesAZombie(t *testing.T) {
 	c := sleeper(t)
 	p, watched := open(t, c.Process.Pid), open(t, c.Process.Pid)
-	ended := watched.Ended()
+	end := ended(watched)
 	select {
-	case <-ended:
+	case <-end:
 		t.Fatal("ended while alive")
 	case <-time.After(20 * time.Millisecond):
 	}
 	check(t, c.Process.Kill())
-	wait(t, ended)
-	wait(t, p.Ended()) // asked for only now
+	wait(t, end)
+	wait(t, ended(p)) // asked for only now
 	if p.Alive() {
 		t.Error("a zombie is alive")
 	}
@@ -82,13 +82,39 @@ func TestEndedIsClosedWhenTheProcessBecomesAZombie(t *testing.T) {
 	}
 }
 
+func TestInterruptEndsTheWaitAndNotTheProcess(t *testing.T) {
+	p := open(t, sleeper(t).Process.Pid)
+	result := make(chan bool, 1)
+	go func() { result <- p.Wait() }()
+	select {
+	case <-result:
+		t.Fatal("the wait is over while the process lives")
+	case <-time.After(20 * time.Millisecond):
+	}
+	p.Interrupt()
+	for range 2 { // also the next wait
+		select {
+		case ended := <-result:
+			if ended {
+				t.Error("an interrupted wait says that the process has ended")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the wait goes on")
+		}
+		go func() { result <- p.Wait() }()
+	}
+	if !p.Alive() {
+		t.Error("the process has ended")
+	}
+}
+
 func TestCloseEndsTheWatchAndNotTheProcess(t *testing.T) {
 	p, err := attest.OpenProcess(sleeper(t).Process.Pid)
 	check(t, err)
-	ended := p.Ended()
+	end := ended(p)
 	check(t, p.Close())
 	select {
-	case <-ended:
+	case <-end:
 		t.Error("Close said that the process has ended")
 	default:
 	}
@@ -136,9 +162,9 @@ func TestProcessFromFDThatWasPassed(t *testing.T) {
 			if p.PID() != c.Process.Pid || !p.Same(open(t, c.Process.Pid)) {
 				t.Errorf("process %d, want %d", p.PID(), c.Process.Pid)
 			}
-			ended := p.Ended()
+			end := ended(p)
 			check(t, c.Process.Kill())
-			wait(t, ended)
+			wait(t, end)
 		})
 	}
 }
@@ -148,7 +174,7 @@ func TestProcessFromFDOfAProcessThatHasEnded(t *testing.T) {
 		c := sleeper(t)
 		f, watch := pidfd(t, c.Process.Pid, 0), open(t, c.Process.Pid)
 		check(t, c.Process.Kill())
-		wait(t, watch.Ended())
+		wait(t, ended(watch))
 		if reaped {
 			_ = c.Wait()
 		}

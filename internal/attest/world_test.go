@@ -66,6 +66,17 @@ func open(tb testing.TB, pid int) *attest.Process {
 }
 
 // wait waits for ended.
+// ended is closed when p's process has ended.
+func ended(p *attest.Process) <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		if p.Wait() {
+			close(c)
+		}
+	}()
+	return c
+}
+
 func wait(tb testing.TB, ended <-chan struct{}) {
 	tb.Helper()
 	select {
