@@ -127,14 +127,11 @@ const (
 
 // dialectOf looks at the address the client connected to.
 func dialectOf(ctx context.Context) dialect {
-	a, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+	a, ok := ctx.Value(http.LocalAddrContextKey).(*net.TCPAddr) // others have no addresses of ours
 	if !ok {
 		return dialectNone
 	}
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return dialectNone
-	}
+	ap := a.AddrPort()
 	// A dual-stack listener reports IPv4 addresses in IPv6 clothes.
 	switch netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()) {
 	case address.ECS:
