@@ -9,7 +9,24 @@ import (
 	"strings"
 )
 
-var hostRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+// Lengths are counted beside the expressions and not in them: a repetition with a bound is copied as often, and the
+// agent, which reads its configuration once, would keep half a megabyte of that.
+var labelRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+
+const maxLabel = 63 // RFC 1035
+
+// isLabel says whether s can be a part of a host's name.
+func isLabel(s string) bool { return len(s) <= maxLabel && labelRE.MatchString(s) }
+
+// isHost says whether s can be a host's name, as far as its parts are concerned.
+func isHost(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if !isLabel(part) {
+			return false
+		}
+	}
+	return true
+}
 
 // endpoint returns s in its one form: lower case, without a path, a default port kept as it was given.
 func endpoint(s string) (string, error) {
@@ -58,7 +75,7 @@ func badHost(host string) string {
 		}
 		return ""
 	}
-	if len(host) > longest || !hostRE.MatchString(host) {
+	if len(host) > longest || !isHost(host) {
 		return "the host is neither a name nor an address"
 	}
 	// 2852039166, 0xa9fea9fe and 169.254.43518 are addresses to a C library, and no name ends in a number.

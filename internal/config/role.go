@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -50,17 +51,26 @@ const (
 )
 
 var (
-	roleNameRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`) // a CDI device name as well
+	roleNameRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`) // a CDI device name as well
 	regionRE     = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}$`)
 	externalIDRE = regexp.MustCompile(`^[\w+=,.@:/-]+$`)
-	tagRE        = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
-	serviceRE    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 )
+
+const maxRoleName = 63
+
+func isRoleName(s string) bool { return len(s) <= maxRoleName && roleNameRE.MatchString(s) }
+
+// isTag says whether IAM takes s as the key or value of a tag, as far as its characters are concerned.
+func isTag(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool {
+		return !unicode.In(r, unicode.L, unicode.Z, unicode.N) && !strings.ContainsRune("_.:/=+-@", r)
+	}) < 0
+}
 
 // role reads one role. Key is its name, where what is missing is reported; top has the keys at the top of the file.
 func (w *walker) role(c *Config, key, n *yaml.Node, path string, top map[string]*yaml.Node) Role {
 	r := defaultRole(key.Value)
-	if !roleNameRE.MatchString(r.Name) {
+	if !isRoleName(r.Name) {
 		w.add(key, path, quote(r.Name)+" cannot be the name of a role", allowedName)
 	}
 	seen := w.mapping(n, path, []field{
@@ -101,7 +111,7 @@ func (w *walker) ownARN(c *Config, key *yaml.Node, r Role, path string, top map[
 		return arn.Role{}
 	}
 	role, err := arn.NewRole(partition(c.RegionOf(r)), c.Account, "/", r.Name)
-	if err != nil && roleNameRE.MatchString(r.Name) { // else reported
+	if err != nil && isRoleName(r.Name) { // else reported
 		w.add(key, path, err.Error(), allowedARN)
 	}
 	return role
@@ -186,11 +196,11 @@ func (w *walker) tags(n *yaml.Node, path string) map[string]string {
 			w.add(key, p, "to STS this is the same key as "+quote(first), "keys that differ in more than case")
 		}
 		folded[strings.ToLower(k)] = k
-		if k == "" || utf8.RuneCountInString(k) > maxTagKey || !tagRE.MatchString(k) || strings.HasPrefix(strings.ToLower(k), "aws:") {
+		if k == "" || utf8.RuneCountInString(k) > maxTagKey || !isTag(k) || strings.HasPrefix(strings.ToLower(k), "aws:") {
 			w.add(key, p, quote(k)+" cannot be the key of a tag", allowedTags)
 		}
 		tags[k] = value(w, n, p, allowedTags, func(s string) (string, error) {
-			if utf8.RuneCountInString(s) > maxTagValue || !tagRE.MatchString(s) {
+			if utf8.RuneCountInString(s) > maxTagValue || !isTag(s) {
 				return "", errors.New(quote(s) + " cannot be the value of a tag")
 			}
 			return s, nil
@@ -232,7 +242,7 @@ func (w *walker) egress(n *yaml.Node, path string) *Egress {
 }
 
 func service(s string) (string, error) {
-	if !serviceRE.MatchString(s) {
+	if !isLabel(s) {
 		return "", errors.New(quote(s) + " is not the name of a service's endpoint")
 	}
 	return s, nil
