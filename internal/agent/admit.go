@@ -28,6 +28,7 @@ import (
 
 // Attach gives a container its role, or a fault: the hook's one question. It owns both files.
 func (a *Agent) Attach(ctx context.Context, r control.AttachRequest, pidfd, ns *os.File) (control.AttachReply, error) {
+	defer a.worked()
 	reply, err := a.attach(ctx, r, pidfd, ns)
 	log := a.log.With(slog.String("container_id", r.ID.Short()), slog.String("role", r.Role), slog.String("way", string(r.Way)))
 	if err != nil {

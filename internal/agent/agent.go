@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -50,7 +51,8 @@ type Agent struct {
 	tokens   *endpoint.TokenKey
 	telling  telling
 	register *register
-	runtime  string // path of taskrole-runtime
+	runtime  string        // path of taskrole-runtime
+	done     chan struct{} // something was done, after which tidy tidies up
 }
 
 // Run serves until ctx is cancelled, and then takes everything away but the addresses in containers that still run
@@ -61,7 +63,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := &Agent{log: o.Logger}
+	a := &Agent{log: o.Logger, done: make(chan struct{}, 1)}
 	a.config.Store(cfg)
 	a.telling.configure(cfg)
 	if err := a.open(ctx, cfg); err != nil {
@@ -83,6 +85,7 @@ func Run(ctx context.Context, o Options) error {
 	side.Go(func() { a.reloadOn(ctx, o.Reload) })
 	side.Go(func() { a.adopt(ctx) })
 	side.Go(func() { a.watchHost(ctx) })
+	side.Go(func() { tidy(ctx, a.done, debug.FreeOSMemory) })
 	err = control.Serve(ctx, l, a, o.Logger)
 	cancel()
 	side.Wait()
