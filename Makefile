@@ -52,6 +52,7 @@ clients: ## the foreign clients of the conformance suite, in build/clients
 
 bench: build engines ## what a role costs, against a bare net/http handler (writes BENCH.md), and what it adds to a start
 	@$(GO) build -trimpath -o build/taskrole-bench ./test/bench
+	@$(GO) build -trimpath -o build/taskrole-bench-fetch ./test/bench/fetch
 	@scripts/isolated $(CURDIR)/build/taskrole-bench --bin=$(CURDIR)/bin --out=$(CURDIR)/BENCH.md $(BENCH)
 	@$(GO) test -tags=integration -count=1 -run='^$$' -bench=. -benchtime=1x -timeout=15m -v \
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines" ./test/integration

@@ -81,6 +81,7 @@ var house = []floor{
 		{"testkit", ""},
 		{"testkit/actor", "netns testkit"},
 		{"test/bench", "address container control netns lab/cloud lab/ec2 lab/engine/ocirun"},
+		{"test/bench/fetch", ""},
 		{"test/conformance", ""},
 		{"test/integration", ""},
 		{"test/levels", ""},

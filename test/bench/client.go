@@ -21,7 +21,7 @@ import (
 
 // order is what the bench tells the first process of a container to do.
 type order struct {
-	Fresh    bool   // start a process that gets one credential, and time it; the rest is for a load
+	Fresh    string // path of a program that gets one credential, to be started and timed; the rest is for a load
 	Addr     string // host:port
 	Path     string
 	Requests int // each worker's
@@ -64,7 +64,7 @@ func obey(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 }
 
 func (o order) carryOut(ctx context.Context) (answer, error) {
-	if o.Fresh {
+	if o.Fresh != "" {
 		return o.fresh(ctx)
 	}
 	return o.load(ctx), nil
@@ -74,7 +74,7 @@ func (o order) carryOut(ctx context.Context) (answer, error) {
 func (o order) fresh(ctx context.Context) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", partFirst, o.Addr, o.Path)
+	cmd := exec.CommandContext(ctx, o.Fresh, o.Addr, o.Path)
 	begin := time.Now()
 	out, err := cmd.Output()
 	if err != nil {
@@ -86,25 +86,6 @@ func (o order) fresh(ctx context.Context) (answer, error) {
 	}
 	took := time.Unix(0, at).Sub(begin.Round(0))
 	return answer{OK: 1, Median: took, Max: took}, nil
-}
-
-// fetchOnce is that process: it prints when it had the credential, by the clock that both processes share.
-func fetchOnce(ctx context.Context, args []string, stdout io.Writer) error {
-	const addr, path, count = 0, 1, 2
-	if len(args) != count {
-		return errors.New("usage: first ADDRESS PATH")
-	}
-	c := client{order: order{Addr: args[addr], Path: args[path]}}
-	body, err := c.get(ctx)
-	if err != nil {
-		return err
-	}
-	at := time.Now()
-	if !bytes.Contains(body, []byte("AccessKeyId")) {
-		return fmt.Errorf("not a credential: %.80q", body)
-	}
-	_, err = fmt.Fprintln(stdout, at.UnixNano())
-	return err
 }
 
 // load sends the requests of all workers, who begin together.

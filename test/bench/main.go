@@ -29,7 +29,6 @@ func main() {
 // The parts this program plays in other processes, by their first argument.
 const (
 	partContainer = "container" // the first process of a container: obeys orders on stdin
-	partFirst     = "first"     // a fresh process in a container, which gets one credential
 	partFloor     = "floor"     // the bare handler, on the listener it inherits
 )
 
@@ -41,8 +40,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch part := first(args); part {
 	case partContainer:
 		err = obey(ctx, os.Stdin, stdout)
-	case partFirst:
-		err = fetchOnce(ctx, args[1:], stdout)
 	case partFloor:
 		err = serveFloor(os.Stdin)
 	default:

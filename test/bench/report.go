@@ -115,7 +115,7 @@ How it is measured:
   ratio is the median of the rounds' ratios. A connection is attested when it is accepted, so the first row has it in
   every request.
 - The first credential is timed in a container that was just attached, from before its process is forked until it has
-  read the answer. Loading the client's own program is in it.
+  read the answer. Starting the client, a small Go program, is in it, and is most of it.
 - Clients of a cold key are containers that start together and share a session. What they would wait with a warm key is
   taken off, from a second crowd in the same run; the rest must be no longer than the one call.
 - A key is stale when its renewal is under way; nobody waits if everybody is answered long before the renewal is.
