@@ -78,6 +78,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.writeSpec(cfg); err != nil {
 		return errors.Join(err, l.Close())
 	}
+	defer a.report(ctx, cfg)()
 	a.log.InfoContext(ctx, "agent ready", slog.String("socket", cfg.Socket), slog.Int("roles", len(cfg.Roles)), slog.String("cdi_spec", specPath(cfg)))
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -85,6 +86,7 @@ func Run(ctx context.Context, o Options) error {
 	side.Go(func() { a.reloadOn(ctx, o.Reload) })
 	side.Go(func() { a.adopt(ctx) })
 	side.Go(func() { a.watchHost(ctx) })
+	side.Go(func() { a.watchdog(ctx) })
 	side.Go(func() { tidy(ctx, a.done, debug.FreeOSMemory) })
 	err = control.Serve(ctx, l, a, o.Logger)
 	cancel()

@@ -16,6 +16,7 @@ import (
 	"taskrole/internal/config"
 	"taskrole/internal/durable"
 	"taskrole/internal/fault"
+	"taskrole/internal/systemd"
 )
 
 func specPath(cfg *config.Config) string { return filepath.Join(cfg.CDI.Dir, cdispec.FileName) }
@@ -115,9 +116,11 @@ func (a *Agent) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-signals:
+			a.told(ctx, systemd.Reloading())
 			if err := a.reload(ctx); err != nil {
 				a.log.ErrorContext(ctx, "the new configuration cannot be used; the old one stays", slog.String("error", err.Error()))
 			}
+			a.told(ctx, systemd.Ready(status(a.config.Load())))
 		}
 	}
 }

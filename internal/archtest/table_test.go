@@ -22,7 +22,7 @@ var house = []floor{
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "config fault"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
-			"hostimds instance netns policy secret taskmeta"},
+			"hostimds instance netns policy secret systemd taskmeta"},
 		{"hook", "container control fault"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
@@ -42,6 +42,7 @@ var house = []floor{
 		{"hostimds", "instance"},
 		{"netns", ""},
 		{"skl", ""},
+		{"systemd", ""},
 	}},
 	{"1 rules: values in, values out", []row{
 		{"cdispec", "address fault ociedit"},
@@ -99,6 +100,7 @@ type door struct {
 var doors = []door{
 	{"github.com/aws/", "awssts hostimds lab/probe"},
 	{"github.com/cilium/ebpf", "skl testkit"},
+	{"github.com/coreos/go-systemd/", "systemd"},
 	{"github.com/moby/moby/", "engine/docker"},
 	{"github.com/opencontainers/runtime-spec", "lab/engine lab/engine/ocirun"},
 	{"github.com/rclone/gofakes3", "lab/s3"},
