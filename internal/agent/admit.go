@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
+	"taskrole/internal/address"
 	"taskrole/internal/attach"
 	"taskrole/internal/attest"
 	"taskrole/internal/broker"
@@ -65,6 +66,7 @@ func (a *Agent) give(ctx context.Context, t attach.Target) (attach.Attached, boo
 	if err != nil {
 		return attach.Attached{}, false, errors.Join(err, t.Process.Close(), t.NS.Close())
 	}
+	t.Mixed = role.ShareNetwork
 	return a.attacher.Attach(ctx, t, func(ctx context.Context) (attach.Service, error) { return a.prepare(ctx, cfg, role, t) })
 }
 
@@ -76,8 +78,7 @@ func texts(addrs []netip.AddrPort) []string {
 	return s
 }
 
-// target turns the hook's descriptors into a process and a namespace that are proved to belong together, and refuses
-// the host's own namespace.
+// target turns the hook's descriptors into a process and a namespace that are proved to belong together.
 func (a *Agent) target(r control.AttachRequest, pidfd, nsFile *os.File) (attach.Target, error) {
 	p, err := attest.ProcessFromFD(pidfd)
 	if err != nil {
@@ -89,8 +90,8 @@ func (a *Agent) target(r control.AttachRequest, pidfd, nsFile *os.File) (attach.
 		_ = p.Close()
 		return attach.Target{}, badDescriptor(err, r.ID)
 	}
-	t := attach.Target{ID: r.ID, Role: r.Role, Way: r.Way, Process: p, NS: ns}
-	if err := a.check(t); err != nil {
+	t := attach.Target{ID: r.ID, Role: r.Role, Way: r.Way, Process: p, NS: ns, Confined: r.Confined}
+	if err := a.check(&t); err != nil {
 		_ = p.Close()
 		_ = ns.Close()
 		return attach.Target{}, err
@@ -105,8 +106,9 @@ func badDescriptor(err error, id container.ID) error {
 	return fault.Wrap(err, fault.RequestInvalid, "the hook's descriptors are not a process and its network namespace", "use the taskrole-runtime of the agent's own version")
 }
 
-// check compares the namespace handed over with the process's own, as the kernel has it.
-func (a *Agent) check(t attach.Target) error {
+// check compares the namespace handed over with the process's own, as the kernel has it, and notes whether it is the
+// host's.
+func (a *Agent) check(t *attach.Target) error {
 	file, err := t.Process.NetNS()
 	if err != nil {
 		return badDescriptor(err, t.ID)
@@ -119,14 +121,11 @@ func (a *Agent) check(t attach.Target) error {
 	if same, err := own.Same(t.NS); err != nil || !same {
 		return badDescriptor(fmt.Errorf("the namespace is not the process's own: %w", errors.Join(err)), t.ID)
 	}
-	host, err := a.host.Same(t.NS)
-	if err != nil {
+	if t.Host, err = a.host.Same(t.NS); err != nil {
 		return badDescriptor(err, t.ID)
 	}
-	if host {
-		return fault.New(fault.HostNetwork,
-			fmt.Sprintf("container %s uses the host's network, where a role would belong to every process of the host", t.ID.Short()),
-			"give it a network of its own (--network bridge, or --network none with egress)")
+	if t.Host {
+		return noECSAgent(t.ID)
 	}
 	return nil
 }
@@ -158,7 +157,7 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 		role.Inject = config.Injection(t.Inject) // its environment was made then, and cannot be changed
 	}
 	t.Inject = string(role.Inject)
-	s, err := a.service(cfg, role, c, lease)
+	s, err := a.service(cfg, role, t, c, lease)
 	if err != nil {
 		lease.Release()
 		return attach.Service{}, err
@@ -194,7 +193,7 @@ func (a *Agent) facts(ctx context.Context, role config.Role, id container.ID) (c
 }
 
 // service is what the container finds in its namespace.
-func (a *Agent) service(cfg *config.Config, role config.Role, c container.Container, lease *broker.Lease) (attach.Service, error) {
+func (a *Agent) service(cfg *config.Config, role config.Role, t attach.Target, c container.Container, lease *broker.Lease) (attach.Service, error) {
 	o := endpoint.Options{
 		Container: c, Role: role.Name, RoleARN: role.ARN, Region: cfg.RegionOf(role), IMDS: endpoint.Mode(role.IMDS), Instance: a.telling.mixed.Load,
 		Credentials: lease.Credentials, Tokens: a.tokens, Logger: a.log,
@@ -223,13 +222,12 @@ func (a *Agent) service(cfg *config.Config, role config.Role, c container.Contai
 			lease.Release()
 		}
 	}
-	srv := endpoint.NewServer(endpoint.New(o), a.log)
+	h := endpoint.New(o)
 	return attach.Service{
 		Container:    c,
-		Destinations: endpoint.Destinations(o),
-		Serve:        func(l net.Listener) error { return serve(srv, l) },
+		Destinations: destinations(o, role, t.Host),
+		Handle:       func(c net.Conn) { a.server.Handle(c, h) },
 		Release: func(ended bool) {
-			_ = srv.Close()
 			release()
 			if ended {
 				a.register.forget(c.ID)
@@ -238,22 +236,33 @@ func (a *Agent) service(cfg *config.Config, role config.Role, c container.Contai
 	}, nil
 }
 
-// serve runs srv on l until l is closed.
-func serve(srv *http.Server, l net.Listener) error {
-	err := srv.Serve(l)
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		return nil
+// destinations are the addresses a container finds its role at. On the host's network they are only what its environment
+// names: IMDS there is the host's own.
+func destinations(o endpoint.Options, role config.Role, host bool) []netip.AddrPort {
+	d := endpoint.Destinations(o)
+	if !host {
+		return d
 	}
-	return err
+	return slices.DeleteFunc(d, func(d netip.AddrPort) bool {
+		switch d {
+		case address.IMDS, address.IMDS6, address.PodIdentity6:
+			return true
+		case address.PodIdentity:
+			return role.Inject != config.InjectPodIdentity
+		case address.FullURI:
+			return role.Inject != config.InjectFull
+		}
+		return false
+	})
 }
 
 // List returns the attached containers.
 func (a *Agent) List(context.Context) (control.ListReply, error) {
 	var reply control.ListReply
-	for _, c := range a.attacher.List() {
+	for _, c := range a.attacher.Look() {
 		reply.Containers = append(reply.Containers, control.Attached{
 			ID: c.Container.ID, Name: c.Container.Name, Role: c.Role, RoleARN: c.RoleARN, Session: c.Session, Way: c.Way,
-			PID: c.PID, Since: c.Since, Endpoints: texts(c.Addresses),
+			PID: c.PID, Since: c.Since, Endpoints: texts(c.Addresses), Host: c.Host, Shared: c.Shared, Missing: c.Missing,
 		})
 	}
 	return reply, nil

@@ -39,6 +39,8 @@ type record struct {
 	// NetNS is the inode of the network namespace, which the container keeps as long as the process is in it. A process
 	// that may enter another one, a neighbour's or the host's, must not take its role along.
 	NetNS uint64 `json:"netns"`
+	// Confined says that it has neither NET_RAW nor NET_ADMIN, by the bundle that it was started from.
+	Confined bool `json:"confined,omitempty"`
 }
 
 // register is the directory of records, beside the control socket: on a file system that a reboot empties, as the
@@ -92,7 +94,7 @@ func (r *register) note(t attach.Target) error {
 		}
 	}
 	b, err := json.Marshal(record{
-		ID: t.ID, Role: t.Role, Way: t.Way, Inject: t.Inject, Session: t.Session, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID, NetNS: t.NS.ID().Ino,
+		ID: t.ID, Role: t.Role, Way: t.Way, Inject: t.Inject, Session: t.Session, PID: t.Process.PID(), Start: t.Process.Start(), Cgroup: cg.ID, NetNS: t.NS.ID().Ino, Confined: t.Confined,
 	})
 	if err != nil {
 		return err
@@ -174,7 +176,7 @@ func (r *register) open(file string) (attach.Target, error) {
 	if ns.ID().Ino != rec.NetNS {
 		return attach.Target{}, errors.Join(errElsewhere, ns.Close(), p.Close())
 	}
-	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Inject: rec.Inject, Session: rec.Session, Process: p, NS: ns, Cgroup: cg}, nil
+	return attach.Target{ID: rec.ID, Role: rec.Role, Way: rec.Way, Inject: rec.Inject, Session: rec.Session, Process: p, NS: ns, Cgroup: cg, Confined: rec.Confined}, nil
 }
 
 // cgroup returns the container's cgroup, in which or below which p still is: a container's first process may have moved
@@ -220,7 +222,12 @@ const (
 func (a *Agent) adoptOne(ctx context.Context, t attach.Target) {
 	log := a.log.With(slog.String("container_id", t.ID.Short()), slog.String("role", t.Role))
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		_, _, err := a.give(ctx, t)
+		err := a.check(&t)
+		if err == nil {
+			_, _, err = a.give(ctx, t)
+		} else {
+			err = errors.Join(err, t.Process.Close(), t.NS.Close())
+		}
 		if err == nil {
 			log.InfoContext(ctx, "attached again after a restart of the agent")
 			return

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -47,6 +48,7 @@ type Agent struct {
 	tree     *attest.Tree
 	engine   *docker.Engine // nil where the configuration names none
 	broker   *broker.Broker
+	server   *endpoint.Server
 	attacher *attach.Attacher
 	tokens   *endpoint.TokenKey
 	telling  telling
@@ -125,13 +127,17 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	a.broker = broker.New(broker.Options{Source: sts, Logger: a.log, CallsPerSecond: cfg.STS.CallsPerSecond})
-	a.attacher = attach.New(attach.Options{Logger: a.log, Tree: a.tree})
-	return nil
+	a.server = endpoint.NewServer(a.log)
+	a.attacher, err = attach.New(attach.Options{
+		Logger: a.log, Tree: a.tree, Stranger: func(c net.Conn) { a.server.Handle(c, nil) },
+	})
+	return err
 }
 
 // close undoes open. Containers first: nobody may ask a broker that is closed.
 func (a *Agent) close() {
 	a.attacher.Close()
+	_ = a.server.Close()
 	a.broker.Close()
 	if a.engine != nil {
 		_ = a.engine.Close()

@@ -16,13 +16,13 @@ import (
 	"taskrole/internal/testkit/actor"
 )
 
-func TestAnotherContainerInTheNamespaceGetsNoRole(t *testing.T) {
+func TestContainersThatNoCgroupTellsApartGetOneRole(t *testing.T) {
 	ns := actor.NewNS(t)
 	w := newWorld(t, 0)
 	a, b := actor.Start(t, ns, ""), actor.Start(t, ns, "")
-	w.mustAttach(a, "c1", "reader")
+	w.mustAttach(a, "c1", "reader", confined)
 	for _, role := range []string{"writer", "reader"} {
-		if _, _, err := w.attach(b, "c2", role); fault.CodeOf(err) != fault.NamespaceShared {
+		if _, _, err := w.attach(b, "c2", role, confined); fault.CodeOf(err) != fault.NamespaceShared {
 			t.Errorf("Attach of a second container with the role %s = %v", role, err)
 		}
 	}
@@ -47,8 +47,9 @@ func TestOfManyAtOnceInOneNamespaceExactlyOneGetsItsRole(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if list := w.attacher.List(); won.Load() != 1 || w.prepared.Load() != 1 || len(list) != 1 {
-		t.Errorf("%d got a role, %d were prepared, the list has %d", won.Load(), w.prepared.Load(), len(list))
+	list := w.attacher.List()
+	if won.Load() != 1 || len(list) != 1 || w.released.Load() != w.prepared.Load()-1 {
+		t.Errorf("%d got a role, %d were prepared, %d released, the list has %d", won.Load(), w.prepared.Load(), w.released.Load(), len(list))
 	}
 }
 

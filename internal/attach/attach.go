@@ -1,10 +1,11 @@
 // Package attach keeps the agent's presence in containers: for each attached container the addresses on its lo, one
 // listener, one steering program and one witness, from the moment the hook asks until the container's first process
-// ends.
+// ends. Containers that share a network namespace share these, and each connection is served as its own container's, by
+// the cgroup of the client's socket.
 //
 // It knows namespaces, processes and connections. It does not know roles' credentials, policy or HTTP dialects: those
-// come in as a Service. It refuses to serve two containers in one network namespace, because a container may get its
-// own role or an error, never its neighbour's.
+// come in as a Service. It refuses two roles in one namespace where no cgroup tells the containers apart, or where one
+// of them could read the other's answers.
 package attach
 
 import (
@@ -23,6 +24,7 @@ import (
 	"taskrole/internal/container"
 	"taskrole/internal/fault"
 	"taskrole/internal/netns"
+	"taskrole/internal/skl"
 )
 
 // Target says whom to attach: a container by its first process and its network namespace, both held open by
@@ -41,10 +43,24 @@ type Target struct {
 	// Cgroup is the container's, where it is known from earlier; the zero one is that of Process, which by now may
 	// have moved to one below.
 	Cgroup attest.Cgroup
+	// Host says that NS is the host's own, where a container is only its cgroup.
+	Host bool
+	// Confined says that the container has neither CAP_NET_RAW nor CAP_NET_ADMIN and cannot get them. Only then may it
+	// share a namespace with another role.
+	Confined bool
+	// Mixed says that the administrator lets containers of the role share a namespace with other roles although
+	// neighbours there may read their credentials.
+	Mixed bool
 }
 
-// close gives both descriptors back.
-func (t Target) close() error { return errors.Join(t.Process.Close(), t.NS.Close()) }
+// close gives what is left of both descriptors back.
+func (t Target) close() error {
+	err := t.Process.Close()
+	if t.NS != nil {
+		err = errors.Join(err, t.NS.Close())
+	}
+	return err
+}
 
 // Service is what a container gets.
 type Service struct {
@@ -52,9 +68,9 @@ type Service struct {
 	RoleARN      string
 	Session      string           // role session name, the same for the container's life
 	Destinations []netip.AddrPort // where it is found, inside the namespace
-	// Serve answers connections from l until l is closed, and returns then.
-	Serve func(l net.Listener) error
-	// Release is called once, when nothing serves any more; ended says that the container has ended or never got the
+	// Handle takes over a connection of the container's. It must not wait.
+	Handle func(net.Conn)
+	// Release is called once, when nothing is served any more; ended says that the container has ended or never got the
 	// service, and not that the agent stops. It may be nil.
 	Release func(ended bool)
 }
@@ -71,7 +87,12 @@ type Attached struct {
 	// Direct says that the kernel cannot steer (before 5.9), so that port 80 itself is taken on our addresses and the
 	// container cannot bind 0.0.0.0:80.
 	Direct    bool
+	Host      bool // it is on the host's network
+	Shared    bool // other containers with a role are in its network namespace
 	Addresses []netip.AddrPort
+	// Missing is what somebody with NET_ADMIN in the namespace has taken away from there, or "". Its containers are
+	// refused then, and nobody else suffers. Only Look fills it.
+	Missing string
 }
 
 // Options configure an Attacher. The zero value of each field is its default.
@@ -81,58 +102,66 @@ type Options struct {
 	// the namespace alone is the identity.
 	Tree *attest.Tree
 	// Connections bounds what one container may have open at once, 256 by default. What is beyond waits in the kernel's
-	// queue: one container cannot use up the agent's descriptors.
+	// queue, or is refused where it shares its namespace: one container cannot use up the agent's descriptors.
 	Connections int
-
-	open opener // tests put their own here
-}
-
-// opener builds the presence of a container.
-type opener func(t Target, s Service, o Options) (presence, error)
-
-// presence is what stands in a container's namespace.
-type presence interface {
-	// serve answers until close is called.
-	serve() error
-	// close takes it all away; with leave the addresses stay behind.
-	close(leave bool) error
-	direct() bool
+	// Stranger takes over connections of processes that are in the namespace but in no container with a role. Their
+	// method Refused says what to answer. Must not be nil, and must not wait.
+	Stranger func(net.Conn)
 }
 
 // Attacher keeps the set of attached containers. It is safe for concurrent use.
 type Attacher struct {
-	o Options
+	o       Options
+	watcher *attest.Watcher
 
 	mu      sync.Mutex // guards what follows
 	entries map[container.ID]*entry
+	places  map[netns.ID]*place // an id is a namespace's as long as somebody uses its place
 	closed  bool
 
-	wg sync.WaitGroup // one for each entry that serves
+	wg sync.WaitGroup // one for each entry that is attached
 }
 
 // entry is one container, from the first request for it on.
 type entry struct {
 	target  Target
+	process *attest.Process // the target's
 	service Service
 	since   time.Time
-	ready   chan struct{} // closed when err and presence are settled
+	ready   chan struct{} // closed when err and what follows are settled
 	err     error
-	at      presence
-	stop    chan struct{} // closed to end it while the container lives
 	done    chan struct{} // closed when nothing is left of it
+
+	attested bool          // cgroup is the container's own; else the namespace is the identity
+	cgroup   attest.Cgroup // what tells it from others in its namespace
+	named    bool          // an engine made that cgroup for this very container
+	at       *place
+	nsID     netns.ID
+	ticket   uint64 // of the watch for its process
+	begun    bool   // it is attached, or has been; guarded by Attacher.mu
+	ending   sync.Once
+	conns    list // guarded by the place's gate
+}
+
+// takeNS hands the namespace over, whose closing is then somebody else's.
+func (e *entry) takeNS() *netns.NS {
+	ns := e.target.NS
+	e.target.NS = nil
+	return ns
 }
 
 const defaultConnections = 256
 
 // New makes an Attacher.
-func New(o Options) *Attacher {
+func New(o Options) (*Attacher, error) {
 	if o.Connections == 0 {
 		o.Connections = defaultConnections
 	}
-	if o.open == nil {
-		o.open = openPresence
+	w, err := attest.NewWatcher()
+	if err != nil {
+		return nil, err
 	}
-	return &Attacher{o: o, entries: map[container.ID]*entry{}}
+	return &Attacher{o: o, watcher: w, entries: map[container.ID]*entry{}, places: map[netns.ID]*place{}}, nil
 }
 
 // errClosed is what a request finds that comes while the agent stops.
@@ -177,7 +206,8 @@ func (a *Attacher) settle(e *entry, err error) {
 func (e *entry) attached() Attached {
 	return Attached{
 		Container: e.service.Container, Role: e.target.Role, RoleARN: e.service.RoleARN, Session: e.service.Session, Way: e.target.Way,
-		PID: e.target.Process.PID(), Since: e.since, Direct: e.at.direct(), Addresses: e.service.Destinations,
+		PID: e.process.PID(), Since: e.since, Direct: e.at.direct(), Addresses: e.service.Destinations,
+		Host: e.target.Host, Shared: len(e.at.residents()) > 1,
 	}
 }
 
@@ -191,12 +221,12 @@ func (a *Attacher) enter(ctx context.Context, t Target) (e *entry, first bool, e
 		case a.closed:
 			err = errClosed
 		case err == nil && e == nil:
-			e = &entry{target: t, ready: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
+			e = &entry{target: t, process: t.Process, ready: make(chan struct{}), done: make(chan struct{})}
 			a.entries[t.ID] = e
 			first = true
 		}
 		a.mu.Unlock()
-		if err != nil || first || e.target.Process.Same(t.Process) {
+		if err != nil || first || e.process.Same(t.Process) {
 			return e, first, err
 		}
 		select {
@@ -207,103 +237,164 @@ func (a *Attacher) enter(ctx context.Context, t Target) (e *entry, first bool, e
 	}
 }
 
-// conflict returns the entry that stands where t wants to be, if it is t's own or about to go, and a fault if it is
-// somebody else's.
+// conflict returns the entry that has t's id, if it is t's own or about to go, and a fault if it is somebody else's.
 func (a *Attacher) conflict(t Target) (*entry, error) {
-	for _, e := range a.entries {
-		sameNS, err := e.target.NS.Same(t.NS)
-		if err != nil {
-			return nil, err
-		}
-		sameID := e.target.ID == t.ID
-		switch {
-		case !sameID && !sameNS:
-		case !e.target.Process.Alive():
-			return e, nil
-		case sameID && e.target.Process.Same(t.Process) && e.target.Role == t.Role:
-			return e, nil
-		case sameID && e.target.Process.Same(t.Process):
-			return nil, fault.New(fault.NamespaceShared,
-				fmt.Sprintf("container %s already has the role %s", t.ID.Short(), e.target.Role), "ask for one role only")
-		case sameID:
-			return nil, fault.New(fault.RequestInvalid,
-				fmt.Sprintf("another live process already stands for container %s", t.ID.Short()), "stop it first; two engines may have used the same id")
-		default:
-			return nil, fault.New(fault.NamespaceShared,
-				fmt.Sprintf("container %s uses the network namespace of container %s, which has the role %s", t.ID.Short(), e.target.ID.Short(), e.target.Role),
-				"give it a network of its own")
-		}
+	e := a.entries[t.ID]
+	switch {
+	case e == nil:
+		return nil, nil
+	case !e.process.Alive():
+		return e, nil
+	case !e.process.Same(t.Process):
+		return nil, fault.New(fault.RequestInvalid,
+			fmt.Sprintf("another live process already stands for container %s", t.ID.Short()), "stop it first; two engines may have used the same id")
+	case e.target.Role != t.Role:
+		return nil, fault.New(fault.NamespaceShared,
+			fmt.Sprintf("container %s already has the role %s", t.ID.Short(), e.target.Role), "ask for one role only")
 	}
-	return nil, nil
+	return e, nil
 }
 
-// build makes the presence and starts serving.
-func (a *Attacher) build(ctx context.Context, e *entry, prepare func(context.Context) (Service, error)) error {
-	s, err := prepare(ctx)
-	if err != nil {
+// build gets the service and a place for it.
+func (a *Attacher) build(ctx context.Context, e *entry, prepare func(context.Context) (Service, error)) (err error) {
+	if err := a.identify(e); err != nil {
 		return err
 	}
-	release := func(ended bool) {
-		if s.Release != nil {
-			s.Release(ended)
-		}
+	e.at = a.enterPlace(e)
+	if err = e.at.consider(e); err == nil {
+		e.service, err = prepare(ctx)
 	}
-	at, err := a.o.open(e.target, s, a.o)
 	if err != nil {
-		release(true)
+		a.leavePlace(e)
 		return err
+	}
+	e.since = time.Now()
+	if err := e.at.settle(e); err != nil { //nolint:contextcheck // listening does not wait
+		a.leavePlace(e)
+		e.release(true)
+		return err
+	}
+	if err = a.begin(e); err != nil {
+		a.watcher.Forget(e.process, e.ticket)
+		err = errors.Join(err, e.at.leave(e, false))
+		a.leavePlace(e)
+		e.release(true)
+	}
+	return err
+}
+
+// begin watches e's process from now on, and counts e as attached.
+func (a *Attacher) begin(e *entry) (err error) {
+	e.ticket, err = a.watcher.Watch(e.process, func() {
+		go func() {
+			if <-e.ready; e.err == nil {
+				a.end(e)
+			}
+		}()
+	})
+	if err != nil {
+		return step(err, e, "watch its first process")
 	}
 	// The facts were read while the process lived; if it has ended meanwhile nobody may be told "attached".
-	if !e.target.Process.Alive() {
-		release(true)
-		return errors.Join(gone(e.target.ID), at.close(false))
+	if !e.process.Alive() {
+		return gone(e.target.ID)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
-		release(false)
-		return errors.Join(errClosed, at.close(false))
+		return errClosed
 	}
-	e.service, e.at, e.since = s, at, time.Now()
-	a.wg.Go(func() { a.keep(e, release) })
+	a.wg.Add(1)
+	e.begun = true
 	return nil
+}
+
+// identify finds out what tells e from others in its namespace.
+func (a *Attacher) identify(e *entry) (err error) {
+	e.nsID = e.target.NS.ID()
+	e.cgroup, e.attested = e.target.Cgroup, e.target.Cgroup.ID != 0
+	if !e.attested {
+		if e.cgroup, e.attested, err = a.o.Tree.Of(e.process); err != nil {
+			return step(err, e, "read its cgroup")
+		}
+	}
+	if !e.attested {
+		a.log(e).Warn("no cgroup v2 tells this container's processes apart; its network namespace alone is the identity")
+		return nil
+	}
+	own, ok, err := a.o.Tree.Enclosing(e.cgroup, string(e.target.ID))
+	if err != nil {
+		return step(err, e, "read its cgroup")
+	}
+	if ok {
+		e.cgroup, e.named = own, true
+	}
+	return nil
+}
+
+// enterPlace returns the place of e's namespace, and holds it for e.
+func (a *Attacher) enterPlace(e *entry) *place {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.places[e.nsID]
+	if p == nil {
+		p = newPlace(e.target.Host, a.o, a.failed)
+		a.places[e.nsID] = p
+	}
+	p.users++
+	return p
+}
+
+// leavePlace lets e's place go.
+func (a *Attacher) leavePlace(e *entry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if e.at.users--; e.at.users == 0 {
+		delete(a.places, e.nsID)
+	}
 }
 
 func gone(id container.ID) error {
 	return fault.New(fault.ContainerGone, fmt.Sprintf("container %s ended before it could get its role", id.Short()), "start it again")
 }
 
-// keep serves e until its container ends or the agent does, and then takes it away.
-func (a *Attacher) keep(e *entry, release func(ended bool)) {
-	p := e.target.Process
-	served := make(chan struct{})
-	var failed error // of serve, once served is closed
-	go func() {
-		defer close(served)
-		failed = e.at.serve()
-		p.Interrupt()
-	}()
-	log := a.o.Logger.With(slog.String("container_id", e.target.ID.Short()), slog.String("role", e.target.Role))
+func (e *entry) release(ended bool) {
+	if e.service.Release != nil {
+		e.service.Release(ended)
+	}
+}
 
-	// A container that lives on without us keeps its addresses, so that its requests are refused instead of being routed
-	// to the host's own IMDS: closed, not open.
-	leave := !p.Wait() && p.Alive()
-	if leave {
-		select { // what interrupted
-		case <-e.stop:
-		case <-served:
-			log.Error("serving ended by itself", slog.Any("error", failed))
+func (a *Attacher) log(e *entry) *slog.Logger {
+	return a.o.Logger.With(slog.String("container_id", e.target.ID.Short()), slog.String("role", e.target.Role))
+}
+
+// end takes e away, once. A container that lives on without us keeps its addresses, so that its requests are refused
+// instead of being routed to the host's own IMDS: closed, not open.
+func (a *Attacher) end(e *entry) {
+	e.ending.Do(func() {
+		defer a.wg.Done()
+		ended := !e.process.Alive()
+		err := e.at.leave(e, !ended)
+		a.leavePlace(e)
+		e.release(ended)
+		a.forget(e)
+		a.watcher.Forget(e.process, e.ticket)
+		if err := errors.Join(err, e.target.close()); err != nil {
+			a.log(e).Warn("detach", slog.String("error", err.Error()))
+		}
+		close(e.done)
+		a.log(e).Info("detached", slog.Duration("duration", time.Since(e.since)))
+	})
+}
+
+// failed ends what lives at a place that accepts nothing any more.
+func (a *Attacher) failed(p *place, err error) {
+	for _, e := range p.residents() {
+		if <-e.ready; e.err == nil {
+			a.log(e).Error("serving ended by itself", slog.String("error", err.Error()))
+			a.end(e)
 		}
 	}
-	err := e.at.close(leave)
-	<-served
-	release(!leave)
-	a.forget(e) // before the descriptors go: conflict compares them
-	if err := errors.Join(err, e.target.close()); err != nil {
-		log.Warn("detach", slog.String("error", err.Error()))
-	}
-	close(e.done)
-	log.Info("detached", slog.Duration("duration", time.Since(e.since)))
 }
 
 // forget removes e from the set.
@@ -315,18 +406,40 @@ func (a *Attacher) forget(e *entry) {
 	}
 }
 
+// live returns the entries that are attached, ordered by id.
+func (a *Attacher) live() []*entry {
+	a.mu.Lock()
+	var list []*entry
+	for _, e := range a.entries {
+		if e.begun {
+			list = append(list, e)
+		}
+	}
+	a.mu.Unlock()
+	for _, e := range list {
+		<-e.ready // at once
+	}
+	slices.SortFunc(list, func(x, y *entry) int { return strings.Compare(string(x.target.ID), string(y.target.ID)) })
+	return list
+}
+
 // List returns the attached containers, ordered by id.
 func (a *Attacher) List() []Attached {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	var list []Attached
-	for _, e := range a.entries {
-		if e.at == nil {
-			continue // still being built
-		}
+	for _, e := range a.live() {
 		list = append(list, e.attached())
 	}
-	slices.SortFunc(list, func(x, y Attached) int { return strings.Compare(string(x.Container.ID), string(y.Container.ID)) })
+	return list
+}
+
+// Look is List, and looks into each namespace whether all of ours is still there: some 0.1 ms for each.
+func (a *Attacher) Look() []Attached {
+	var list []Attached
+	for _, e := range a.live() {
+		x := e.attached()
+		x.Missing = e.at.missing()
+		list = append(list, x)
+	}
 	return list
 }
 
@@ -334,12 +447,22 @@ func (a *Attacher) List() []Attached {
 func (a *Attacher) Close() {
 	a.mu.Lock()
 	a.closed = true
-	for _, e := range a.entries {
-		if e.at != nil {
-			close(e.stop)
-			e.target.Process.Interrupt()
-		}
-	}
 	a.mu.Unlock()
+	for _, e := range a.live() {
+		a.end(e)
+	}
 	a.wg.Wait()
+	_ = a.watcher.Close()
+}
+
+// step words what went wrong in e's namespace for the person who started the container.
+func step(err error, e *entry, what string) error {
+	if !e.process.Alive() {
+		return gone(e.target.ID)
+	}
+	code, hint := fault.Internal, "look at the agent's log"
+	if errors.Is(err, skl.ErrNotSupported) {
+		code, hint = fault.KernelUnsupported, "Linux 5.9 or newer is needed"
+	}
+	return fault.Wrap(err, code, fmt.Sprintf("container %s: the agent could not %s", e.target.ID.Short(), what), hint)
 }

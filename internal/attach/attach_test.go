@@ -2,7 +2,6 @@ package attach_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -61,6 +60,7 @@ type world struct {
 	attacher           *attach.Attacher
 	prepared, released atomic.Int32
 	ended              atomic.Bool // as the last release said
+	server             func(net.Conn)
 }
 
 func newWorld(t *testing.T, connections int) *world {
@@ -70,25 +70,20 @@ func newWorld(t *testing.T, connections int) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tree.Close() })
-	w := &world{t: t, attacher: attach.New(attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections})}
+	w := &world{t: t}
+	w.server = serveAll(t, "")
+	w.attacher, err = attach.New(attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections, Stranger: w.server})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(w.attacher.Close)
 	return w
 }
 
-// attach attaches c with the role.
-func (w *world) attach(c *actor.Actor, id container.ID, role string) (attach.Attached, bool, error) {
-	return w.attacher.Attach(w.t.Context(), target(w.t, c, id, role), func(context.Context) (attach.Service, error) { return w.service(id, role), nil })
-}
-
-func (w *world) mustAttach(c *actor.Actor, id container.ID, role string) {
-	w.t.Helper()
-	if _, already, err := w.attach(c, id, role); err != nil || already {
-		w.t.Fatalf("Attach(%s) = already %v, %v", id, already, err)
-	}
-}
-
-func (w *world) service(id container.ID, role string) attach.Service {
-	w.prepared.Add(1)
+// serveAll returns what takes over connections, and answers them with the text, or with the code of the refusal.
+func serveAll(t *testing.T, text string) func(net.Conn) {
+	t.Helper()
+	h := &handed{conns: make(chan net.Conn), closed: make(chan struct{})}
 	srv := &http.Server{
 		ReadHeaderTimeout: 5 * time.Second,
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -96,7 +91,7 @@ func (w *world) service(id container.ID, role string) attach.Service {
 				http.Error(rw, string(f.Code), f.Status())
 				return
 			}
-			_, _ = io.WriteString(rw, role)
+			_, _ = io.WriteString(rw, text)
 		}),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if r, ok := c.(interface{ Refused() *fault.Error }); ok {
@@ -105,18 +100,63 @@ func (w *world) service(id container.ID, role string) attach.Service {
 			return ctx
 		},
 	}
+	go func() { _ = srv.Serve(h) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return func(c net.Conn) {
+		select {
+		case h.conns <- c:
+		case <-h.closed:
+			_ = c.Close()
+		}
+	}
+}
+
+// handed is a listener whose connections come from elsewhere.
+type handed struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (h *handed) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handed) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+func (h *handed) Addr() net.Addr { return &net.UnixAddr{} }
+
+// attach attaches c with the role.
+func (w *world) attach(c *actor.Actor, id container.ID, role string, change ...func(*attach.Target)) (attach.Attached, bool, error) {
+	target := target(w.t, c, id, role)
+	for _, f := range change {
+		f(&target)
+	}
+	return w.attacher.Attach(w.t.Context(), target, func(context.Context) (attach.Service, error) { return w.service(id, role), nil })
+}
+
+func (w *world) mustAttach(c *actor.Actor, id container.ID, role string, change ...func(*attach.Target)) {
+	w.t.Helper()
+	if _, already, err := w.attach(c, id, role, change...); err != nil || already {
+		w.t.Fatalf("Attach(%s) = already %v, %v", id, already, err)
+	}
+}
+
+func (w *world) service(id container.ID, role string) attach.Service {
+	w.prepared.Add(1)
 	return attach.Service{
 		Container: container.Container{ID: id}, RoleARN: "arn:" + role, Session: "s-" + string(id),
 		Destinations: []netip.AddrPort{address.ECS, address.IMDS, address.Proxy},
-		Serve: func(l net.Listener) error {
-			err := srv.Serve(l)
-			if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
-				return nil
-			}
-			return err
-		},
+		Handle:       serveAll(w.t, role),
 		Release: func(ended bool) {
-			_ = srv.Close()
 			w.released.Add(1)
 			w.ended.Store(ended)
 		},

@@ -7,143 +7,273 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
+	"time"
 
 	"taskrole/internal/attest"
-	"taskrole/internal/container"
 	"taskrole/internal/fault"
 )
-
-// watch decides whose a connection is. It is asked once for each: the creator of a socket cannot change.
-type watch struct {
-	witness   *attest.Witness
-	tree      *attest.Tree
-	cgroup    attest.Cgroup
-	attested  bool // cgroup is the container's own; else the namespace is the identity
-	container container.Container
-}
 
 // errDrop means that nobody is there to read an answer, or that the kernel does not say who.
 var errDrop = errors.New("no live client")
 
-// judge returns nil for a process of the container, a fault for another process in its namespace, which is told so,
-// and errDrop where only a reset is right.
-func (w *watch) judge(local, remote netip.AddrPort) error {
-	s, err := w.witness.Client(local, remote)
+// judge says whose a connection is: a resident's, or nobody's, who is then told so; errDrop where only a reset is
+// right. It is asked once for each connection, since the creator of a socket cannot change.
+func (p *place) judge(local, remote netip.AddrPort) (*entry, error) {
+	s, err := p.witness.Client(local, remote)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errDrop, err)
+		return nil, fmt.Errorf("%w: %w", errDrop, err)
 	}
-	if !w.attested {
-		return nil
+	residents := p.residents()
+	for _, e := range residents {
+		if !e.attested || e.cgroup.ID == s.Cgroup {
+			return e, nil
+		}
 	}
-	own, err := w.tree.Within(s.Cgroup, w.cgroup)
+	cgroups := make([]attest.Cgroup, 0, len(residents))
+	for _, e := range residents {
+		cgroups = append(cgroups, e.cgroup)
+	}
+	i, err := p.o.Tree.Nearest(s.Cgroup, cgroups)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errDrop, err)
+		return nil, fmt.Errorf("%w: %w", errDrop, err)
 	}
-	if !own {
-		return fault.New(fault.NotThisContainer,
-			"this process is in the network namespace of container "+w.container.Title()+" but not in the container",
-			"only the container's own processes get its role")
+	if i < 0 {
+		return nil, nil //nolint:nilnil // documented: nobody's
+	}
+	return residents[i], nil
+}
+
+// notTheirs is what a process hears that is in the namespace and in no container with a role.
+func (p *place) notTheirs() *fault.Error {
+	residents := p.residents()
+	where := "on the host's network but in no container with a role"
+	if !p.host {
+		where = "in the network namespace of a container with a role but not in the container"
+		if len(residents) == 1 {
+			where = "in the network namespace of container " + residents[0].title() + " but not in the container"
+		}
+	}
+	return fault.New(fault.NotThisContainer, "this process is "+where, "only the container's own processes get its role")
+}
+
+// accept starts accepting from l until the place is cleared.
+func (p *place) accept(l *net.TCPListener) {
+	p.accepting.Go(func() {
+		if err := p.acceptAll(l); err != nil {
+			go p.failed(p, err) // it clears the place, and so waits for this goroutine
+		}
+	})
+}
+
+// acceptAll takes a slot before each connection, so that what is beyond the bound costs the agent no descriptor.
+func (p *place) acceptAll(l *net.TCPListener) error {
+	for pause := time.Duration(0); p.gate.take(); {
+		c, err := l.AcceptTCP()
+		if err == nil {
+			pause = 0
+			p.admit(c)
+			continue
+		}
+		p.gate.free()
+		switch {
+		case p.gate.isShut():
+			return nil
+		case !passing(err):
+			return err
+		}
+		pause = min(max(2*pause, shortPause), longPause)
+		p.o.Logger.Warn("connection not accepted", slog.String("error", err.Error()))
+		p.gate.sleep(pause)
 	}
 	return nil
 }
 
-// gate is a listener that lets in what watch allows, at most so many at a time, and can drop all it let in.
-type gate struct {
-	*net.TCPListener
-	watch interface {
-		judge(local, remote netip.AddrPort) error
-	}
-	log   *slog.Logger
-	slots chan struct{}
-	shut  chan struct{}
+// The pauses after a failure to accept.
+const (
+	shortPause = 5 * time.Millisecond
+	longPause  = time.Second
+)
 
-	mu      sync.Mutex // guards what follows
-	conns   map[*conn]struct{}
-	refused int // how many of conns are not the container's
-	down    bool
+// passing says whether accept may succeed later: the host or the agent is short of something, or the client has left.
+func passing(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
-// strangers is one in how many places may be taken by processes outside the container: they are told that they get
+// admit hands c over to whom it belongs. It holds a slot until c is closed.
+func (p *place) admit(c *net.TCPConn) {
+	e, err := p.judge(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
+	if err != nil {
+		p.o.Logger.Debug("connection dropped", slog.String("error", err.Error()))
+		p.gate.free()
+		reset(c)
+		return
+	}
+	a := &conn{TCPConn: c, gate: &p.gate, of: &p.gate.strangers}
+	most, handle := max(1, p.o.Connections/strangers), p.o.Stranger
+	if e != nil {
+		a.of, most, handle = &e.conns, p.o.Connections, e.service.Handle
+	} else {
+		a.refused = p.notTheirs()
+	}
+	if !p.gate.enter(a, most) {
+		p.gate.free()
+		reset(c)
+		return
+	}
+	handle(a)
+}
+
+// reset closes c so that nobody waits for an answer.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
+
+// strangers is one in how many of a container's places may be taken by processes outside: they are told that they get
 // nothing, and must not keep the container from what it gets.
 const strangers = 4
 
-func newGate(l *net.TCPListener, w *watch, connections int, log *slog.Logger) *gate {
-	return &gate{
-		TCPListener: l, watch: w, log: log,
-		slots: make(chan struct{}, connections), shut: make(chan struct{}), conns: map[*conn]struct{}{},
-	}
+// gate counts the connections of a place, and can drop those of one resident.
+type gate struct {
+	mu        sync.Mutex // guards what follows
+	changed   sync.Cond  // of taken, most and closed
+	taken     int
+	most      int
+	closed    chan struct{} // nil, or closed: nobody is let in
+	strangers list
 }
 
-// Accept waits for a free slot first, so that what is beyond the bound costs the agent no descriptor.
-func (g *gate) Accept() (net.Conn, error) {
-	for {
-		select {
-		case g.slots <- struct{}{}:
-		case <-g.shut:
-			return nil, net.ErrClosed
-		}
-		c, err := g.AcceptTCP()
-		if err != nil {
-			<-g.slots
-			return nil, err
-		}
-		err = g.watch.judge(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
-		if errors.Is(err, errDrop) {
-			g.log.Debug("connection dropped", slog.String("error", err.Error()))
-			_ = c.SetLinger(0) // a reset: there is no reader
-			_ = c.Close()
-			<-g.slots
-			continue
-		}
-		if a := g.admit(c, err); a != nil {
-			return a, nil
-		}
-	}
+// list is the open connections of one resident, or of strangers. It is no map, which would keep its size after a burst.
+type list struct {
+	first *conn
+	count int
+	ended bool // no more are let in
 }
 
-// admit makes c one of the gate's, unless the gate has been dropped meanwhile or c is one refused connection too many.
-func (g *gate) admit(c *net.TCPConn, refusal error) net.Conn {
-	a := &conn{TCPConn: c, gate: g}
-	if refusal != nil {
-		a.refused = fault.As(refusal)
-	}
+func (g *gate) init() { g.changed.L = &g.mu }
+
+// open lets connections in again.
+func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.down || a.refused != nil && g.refused >= max(1, cap(g.slots)/strangers) {
-		_ = c.SetLinger(0)
-		_ = c.Close()
-		<-g.slots
-		return nil
-	}
-	g.conns[a] = struct{}{}
-	if a.refused != nil {
-		g.refused++
-	}
-	return a
+	g.closed = make(chan struct{})
+	g.strangers.ended = false
 }
 
-// Close stops accepting. It may be called more than once: http.Server closes its listener too.
-func (g *gate) Close() error {
+// shut makes take say false.
+func (g *gate) shut() {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.shutNow() {
+		close(g.closed)
+	}
+	g.changed.Broadcast()
+}
+
+func (g *gate) isShut() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shutNow()
+}
+
+// shutNow is isShut for who holds mu.
+func (g *gate) shutNow() bool {
 	select {
-	case <-g.shut:
+	case <-g.closed:
+		return true
 	default:
-		close(g.shut)
+		return g.closed == nil
 	}
-	g.mu.Unlock()
-	if err := g.TCPListener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return nil
 }
 
-// drop closes every connection: an open one keeps the container's namespace alive, and a tunnel of the proxy would
-// outlive the container.
-func (g *gate) drop() {
+// sleep returns after d, or when the gate is shut.
+func (g *gate) sleep(d time.Duration) {
 	g.mu.Lock()
-	g.down = true
-	open := make([]*conn, 0, len(g.conns))
-	for c := range g.conns {
+	closed := g.closed
+	g.mu.Unlock()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-closed:
+	case <-t.C:
+	}
+}
+
+func (g *gate) resize(most int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.most = most
+	g.changed.Broadcast()
+}
+
+// take waits for a slot; false says that the gate is shut.
+func (g *gate) take() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.shutNow() && g.taken >= g.most {
+		g.changed.Wait()
+	}
+	if g.shutNow() {
+		return false
+	}
+	g.taken++
+	return true
+}
+
+func (g *gate) free() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.taken--
+	g.changed.Signal()
+}
+
+// enter puts c into its list, which has room for so many.
+func (g *gate) enter(c *conn, most int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.of.ended || c.of.count >= most {
+		return false
+	}
+	c.next = c.of.first
+	if c.next != nil {
+		c.next.before = c
+	}
+	c.of.first = c
+	c.of.count++
+	return true
+}
+
+// remove takes c out of its list.
+func (g *gate) remove(c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.before != nil {
+		c.before.next = c.next
+	} else {
+		c.of.first = c.next
+	}
+	if c.next != nil {
+		c.next.before = c.before
+	}
+	c.before, c.next = nil, nil
+	c.of.count--
+	g.taken--
+	g.changed.Signal()
+}
+
+// drop closes every connection of l for good: an open one keeps the container's namespace alive, and a tunnel of the
+// proxy would outlive the container.
+func (g *gate) drop(l *list) {
+	g.mu.Lock()
+	l.ended = true
+	open := make([]*conn, 0, l.count)
+	for c := l.first; c != nil; c = c.next {
 		open = append(open, c)
 	}
 	g.mu.Unlock()
@@ -155,9 +285,11 @@ func (g *gate) drop() {
 // conn is a connection that holds a slot.
 type conn struct {
 	*net.TCPConn
-	gate    *gate
-	refused *fault.Error
-	once    sync.Once
+	gate         *gate
+	of           *list
+	before, next *conn
+	refused      *fault.Error
+	once         sync.Once
 }
 
 // Refused is nil for a process of the container; else every request on the connection gets this answer.
@@ -168,13 +300,7 @@ func (c *conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		err = c.TCPConn.Close()
-		c.gate.mu.Lock()
-		delete(c.gate.conns, c)
-		if c.refused != nil {
-			c.gate.refused--
-		}
-		c.gate.mu.Unlock()
-		<-c.gate.slots
+		c.gate.remove(c)
 	})
 	return err
 }

@@ -167,14 +167,15 @@ func (t *Tree) at(dir string) (Cgroup, error) {
 	return Cgroup{st.Ino, dir}, nil
 }
 
-// Enclosing returns the nearest cgroup, c itself or one above it, whose own name contains part. A container's first
-// process may have moved itself below the cgroup the engine made, as systemd does.
-func (t *Tree) Enclosing(c Cgroup, part string) (Cgroup, bool, error) {
-	if t.root == nil || part == "" {
+// Enclosing returns the nearest cgroup, c itself or one above it, that an engine made for the container with the id: one
+// called by the id or prefix-ID, as cgroupfs drivers do, or prefix-ID.scope, as systemd's. A container's first process may have moved
+// itself below it, as systemd does.
+func (t *Tree) Enclosing(c Cgroup, id string) (Cgroup, bool, error) {
+	if t.root == nil || id == "" {
 		return Cgroup{}, false, nil
 	}
 	for dir := path.Clean("/" + c.Path); dir != "/"; dir = path.Dir(dir) {
-		if strings.Contains(path.Base(dir), part) {
+		if base := strings.TrimSuffix(path.Base(dir), ".scope"); base == id || strings.HasSuffix(base, "-"+id) {
 			found, err := t.at(dir)
 			return found, err == nil, err
 		}
@@ -209,6 +210,38 @@ func (t *Tree) Path(id uint64) (string, error) {
 		return "", fmt.Errorf("cgroup %d is %.256q, outside %s", id, full, t.dir)
 	}
 	return path.Clean("/" + dir), nil
+}
+
+// Nearest returns the index of the cgroup among them that the cgroup with the id is, or is below, and of several the
+// lowest one; -1 is none. A removed cgroup gives ErrGone.
+func (t *Tree) Nearest(id uint64, among []Cgroup) (int, error) {
+	for i, c := range among {
+		if c.ID == id {
+			return i, nil
+		}
+	}
+	nearest := -1
+	for i, c := range among {
+		if nearest >= 0 && len(c.Path) <= len(among[nearest].Path) {
+			continue
+		}
+		within, err := t.Within(id, c)
+		if errors.Is(err, ErrGone) && t.exists(id) {
+			continue // c is: it has nothing below it any more
+		}
+		if err != nil {
+			return -1, err
+		}
+		if within {
+			nearest = i
+		}
+	}
+	return nearest, nil
+}
+
+func (t *Tree) exists(id uint64) bool {
+	_, err := t.Path(id)
+	return err == nil
 }
 
 // Within says whether the cgroup with the id is ancestor or below it. A removed cgroup gives ErrGone, and one below

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -83,7 +84,7 @@ func TestTreeOfFindsTheProcess(t *testing.T) {
 	if got, ok, err := new(attest.Tree).Of(p); got != (attest.Cgroup{}) || ok || err != nil {
 		t.Errorf("on a host with version 1 alone: %v, %v, %v", got, ok, err)
 	}
-	end := ended(p)
+	end := ended(t, p)
 	check(t, c.cmd.Process.Kill())
 	wait(t, end)
 	if got, ok, err := w.tree.Of(p); ok || !errors.Is(err, attest.ErrGone) {
@@ -149,9 +150,46 @@ func TestTreeEnclosing(t *testing.T) {
 	if got, ok, err := w.tree.Enclosing(sub, "sub"); got != sub || !ok || err != nil {
 		t.Errorf("Enclosing(%v, sub) = %v, %v, %v, want itself", sub, got, ok, err)
 	}
-	for _, part := range []string{"", "nowhere", "a/sub"} {
-		if got, ok, err := w.tree.Enclosing(sub, part); ok || err != nil {
-			t.Errorf("Enclosing(%v, %q) = %v, %v, %v, want none", sub, part, got, ok, err)
+	for _, name := range []string{"docker-4f1.scope", "libpod-4f1", "4f1"} { // systemd's driver, Podman's, Docker's
+		dir := w.dir("a/" + name)
+		check(t, os.MkdirAll(filepath.Join(dir, "init.scope"), 0o755))
+		t.Cleanup(func() { removeCgroup(t, filepath.Join(dir, "init.scope")); removeCgroup(t, dir) })
+		want := w.cgroup("a/" + name)
+		if got, ok, err := w.tree.Enclosing(w.cgroup("a/"+name+"/init.scope"), "4f1"); got != want || !ok || err != nil {
+			t.Errorf("Enclosing in %s = %v, %v, %v, want %v", name, got, ok, err, want)
 		}
+	}
+	for _, id := range []string{"", "nowhere", "a/sub", "u", "sub.scope"} { // not one that is only part of a name
+		if got, ok, err := w.tree.Enclosing(sub, id); ok || err != nil {
+			t.Errorf("Enclosing(%v, %q) = %v, %v, %v, want none", sub, id, got, ok, err)
+		}
+	}
+}
+
+func TestNearestIsTheLowest(t *testing.T) {
+	w := newWorld(t)
+	a, sub, b := w.cgroup("a"), w.cgroup("a/sub"), w.cgroup("b")
+	check(t, os.Mkdir(w.dir("a/sub/leaf"), 0o755))
+	t.Cleanup(func() { removeCgroup(t, w.dir("a/sub/leaf")) })
+	leaf := w.cgroup("a/sub/leaf")
+	for _, c := range []struct {
+		id    uint64
+		among []attest.Cgroup
+		want  int
+	}{
+		{sub.ID, []attest.Cgroup{a, sub, b}, 1},
+		{leaf.ID, []attest.Cgroup{a, sub, b}, 1},
+		{leaf.ID, []attest.Cgroup{sub, a}, 0},
+		{leaf.ID, []attest.Cgroup{b, a}, 1},
+		{leaf.ID, []attest.Cgroup{b}, -1},
+		{leaf.ID, nil, -1},
+		{leaf.ID, []attest.Cgroup{{ID: 1 << 60, Path: "/nowhere"}, a}, 1}, // one that is gone
+	} {
+		if got, err := w.tree.Nearest(c.id, c.among); got != c.want || err != nil {
+			t.Errorf("Nearest(%d, %v) = %d, %v, want %d", c.id, c.among, got, err, c.want)
+		}
+	}
+	if got, err := w.tree.Nearest(1<<60, []attest.Cgroup{a}); err == nil {
+		t.Errorf("Nearest of a cgroup that is not there = %d, want an error", got)
 	}
 }

@@ -54,3 +54,9 @@ func Ask(seq uint32, source, destination netip.AddrPort) []byte {
 	question{source: source, destination: destination}.encode(&b, seq)
 	return b[:]
 }
+
+// WithoutListening says whether the text of /proc/PID/status shows none of the capabilities to listen in.
+func WithoutListening(status string) bool {
+	_, all, err := capabilitiesOf(status)
+	return err == nil && all&listening == 0
+}

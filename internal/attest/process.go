@@ -6,14 +6,13 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Process is one process for good, by a pidfd. A process id is a number that comes round again; a pidfd is not.
+// Process is one process for good, by a pidfd. A process id is a number that comes round again; a pidfd is not. A
+// Watcher says when it has ended.
 // It is safe for concurrent use.
 type Process struct {
 	file  *os.File
@@ -21,8 +20,6 @@ type Process struct {
 	pid   int
 	start uint64
 	inode uint64
-
-	closed atomic.Bool
 }
 
 // OpenProcess opens the process with the id pid. Whoever got the number from elsewhere has to make sure that it means
@@ -46,7 +43,7 @@ func ProcessFromFD(f *os.File) (*Process, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take over pidfd: %w", err), f.Close())
 	}
-	// A duplicate, because f may have been made in a way that keeps it from the runtime's poller.
+	// A duplicate, so that f can be closed in every case, and by nobody else.
 	var fd int
 	var inner error
 	err = conn.Control(func(old uintptr) { fd, inner = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
@@ -62,10 +59,6 @@ func newProcess(fd int) (*Process, error) {
 	inode, err := verifyPidfd(fd)
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
-	}
-	// Not all ways to get a pidfd can ask for O_NONBLOCK; without it os.NewFile stays away from the poller.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd))
 	}
 	p := &Process{file: os.NewFile(uintptr(fd), "pidfd"), inode: inode}
 	if err := p.read(fd); err != nil {
@@ -109,9 +102,6 @@ func verifyPidfd(fd int) (inode uint64, err error) {
 func (p *Process) read(fd int) (err error) {
 	if p.conn, err = p.file.SyscallConn(); err != nil {
 		return fmt.Errorf("read pidfd: %w", err)
-	}
-	if err := p.file.SetReadDeadline(time.Time{}); err != nil { // only files in the runtime's poller have deadlines
-		return fmt.Errorf("watch pidfd: %w", err)
 	}
 	if p.pid, err = pidOf(fd); err != nil {
 		return err
@@ -196,7 +186,7 @@ func (p *Process) Same(o *Process) bool {
 	return p.pid != 0 && p.pid == o.pid && p.start == o.start
 }
 
-// File is the pidfd, which stays the process's. Its Fd method would take it from the poller: use SyscallConn.
+// File is the pidfd, which stays the process's.
 func (p *Process) File() *os.File { return p.file }
 
 // Alive says whether the process has not ended. One that nobody has waited for (a zombie) has ended.
@@ -214,18 +204,6 @@ func hasEnded(fd uintptr) bool {
 			return err != nil || n > 0
 		}
 	}
-}
-
-// Wait sleeps in the runtime's poller until the process has ended, and then says true; after Interrupt or Close it says
-// false, at once. A process that cannot be watched has ended: it must not keep its credentials.
-func (p *Process) Wait() bool {
-	err := p.conn.Read(hasEnded)
-	return err == nil || !errors.Is(err, os.ErrDeadlineExceeded) && !p.closed.Load()
-}
-
-// Interrupt makes Wait say false, now and ever after.
-func (p *Process) Interrupt() {
-	_ = p.file.SetReadDeadline(time.Unix(1, 0)) // it is in the poller, or closed, and then Wait says false anyway
 }
 
 // NetNS opens the process's network namespace; the caller closes it. The error matches ErrGone if the process has
@@ -270,7 +248,4 @@ func (p *Process) netNSFromProc() (*os.File, error) {
 }
 
 // Close lets go of the process.
-func (p *Process) Close() error {
-	p.closed.Store(true)
-	return p.file.Close()
-}
+func (p *Process) Close() error { return p.file.Close() }

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,7 +65,7 @@ func TestOpenProcessThatIsNotThere(t *testing.T) {
 func TestEndedIsClosedWhenTheProcessBecomesAZombie(t *testing.T) {
 	c := sleeper(t)
 	p, watched := open(t, c.Process.Pid), open(t, c.Process.Pid)
-	end := ended(watched)
+	end := ended(t, watched)
 	select {
 	case <-end:
 		t.Fatal("ended while alive")
@@ -70,7 +73,7 @@ func TestEndedIsClosedWhenTheProcessBecomesAZombie(t *testing.T) {
 	}
 	check(t, c.Process.Kill())
 	wait(t, end)
-	wait(t, ended(p)) // asked for only now
+	wait(t, ended(t, p)) // asked for only now
 	if p.Alive() {
 		t.Error("a zombie is alive")
 	}
@@ -82,36 +85,64 @@ func TestEndedIsClosedWhenTheProcessBecomesAZombie(t *testing.T) {
 	}
 }
 
-func TestInterruptEndsTheWaitAndNotTheProcess(t *testing.T) {
-	p := open(t, sleeper(t).Process.Pid)
-	result := make(chan bool, 1)
-	go func() { result <- p.Wait() }()
-	select {
-	case <-result:
-		t.Fatal("the wait is over while the process lives")
-	case <-time.After(20 * time.Millisecond):
+func TestForgottenProcessIsNotReported(t *testing.T) {
+	c := sleeper(t)
+	p, other := open(t, c.Process.Pid), open(t, c.Process.Pid)
+	w := watcher(t)
+	ticket, err := w.Watch(p, func() { t.Error("told of the end of a process that was forgotten") })
+	check(t, err)
+	end := make(chan struct{})
+	_, err = w.Watch(other, func() { close(end) })
+	check(t, err)
+	w.Forget(p, ticket)
+	check(t, c.Process.Kill())
+	wait(t, end)
+}
+
+func TestWatcherTellsOfEveryProcessOnce(t *testing.T) {
+	const many = 100 // more than the kernel reports at once
+	w := watcher(t)
+	var told [many]atomic.Int32
+	var all sync.WaitGroup
+	var running []*exec.Cmd
+	for i := range many {
+		c := sleeper(t)
+		running = append(running, c)
+		all.Add(1)
+		_, err := w.Watch(open(t, c.Process.Pid), func() { told[i].Add(1); all.Done() })
+		check(t, err)
 	}
-	p.Interrupt()
-	for range 2 { // also the next wait
-		select {
-		case ended := <-result:
-			if ended {
-				t.Error("an interrupted wait says that the process has ended")
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatal("the wait goes on")
+	for _, c := range running {
+		check(t, c.Process.Kill())
+	}
+	end := make(chan struct{})
+	go func() { all.Wait(); close(end) }()
+	wait(t, end)
+	for i := range told {
+		if n := told[i].Load(); n != 1 {
+			t.Errorf("process %d: told %d times", i, n)
 		}
-		go func() { result <- p.Wait() }()
 	}
-	if !p.Alive() {
-		t.Error("the process has ended")
+}
+
+func TestClosedWatcherWatchesNothing(t *testing.T) {
+	w, err := attest.NewWatcher()
+	check(t, err)
+	c := sleeper(t)
+	p := open(t, c.Process.Pid)
+	_, err = w.Watch(p, func() { t.Error("told by a watcher that is closed") })
+	check(t, err)
+	check(t, w.Close())
+	check(t, c.Process.Kill())
+	if _, err := w.Watch(p, func() { t.Error("told by a watcher that is closed") }); err == nil {
+		t.Error("a closed watcher takes processes")
 	}
 }
 
 func TestCloseEndsTheWatchAndNotTheProcess(t *testing.T) {
 	p, err := attest.OpenProcess(sleeper(t).Process.Pid)
 	check(t, err)
-	end := ended(p)
+	end := ended(t, p)
 	check(t, p.Close())
 	select {
 	case <-end:
@@ -162,7 +193,7 @@ func TestProcessFromFDThatWasPassed(t *testing.T) {
 			if p.PID() != c.Process.Pid || !p.Same(open(t, c.Process.Pid)) {
 				t.Errorf("process %d, want %d", p.PID(), c.Process.Pid)
 			}
-			end := ended(p)
+			end := ended(t, p)
 			check(t, c.Process.Kill())
 			wait(t, end)
 		})
@@ -174,7 +205,7 @@ func TestProcessFromFDOfAProcessThatHasEnded(t *testing.T) {
 		c := sleeper(t)
 		f, watch := pidfd(t, c.Process.Pid, 0), open(t, c.Process.Pid)
 		check(t, c.Process.Kill())
-		wait(t, ended(watch))
+		wait(t, ended(t, watch))
 		if reaped {
 			_ = c.Wait()
 		}
@@ -262,4 +293,33 @@ func forgeries(t *testing.T) map[string]*os.File {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	descriptor("socket", fd, err)
 	return files
+}
+
+func TestConfined(t *testing.T) {
+	self := open(t, os.Getpid())
+	text, err := os.ReadFile("/proc/self/status")
+	check(t, err)
+	if confined, err := self.Confined(); err != nil || confined != attest.WithoutListening(string(text)) {
+		t.Errorf("Confined of the test itself = %v, %v", confined, err)
+	}
+	const sets = "Name:\tx\nCapInh:\t%s\nCapPrm:\t%s\nCapEff:\t%s\nCapBnd:\t%s\nCapAmb:\t%s\n"
+	none, raw, admin, other := "0000000000000000", "0000000000002000", "0000000000001000", "00000000a80405fb"
+	for _, c := range []struct {
+		text string
+		want bool
+	}{
+		{fmt.Sprintf(sets, none, none, none, none, none), true},
+		{fmt.Sprintf(sets, other, other, other, other, none), true},
+		{fmt.Sprintf(sets, none, none, none, raw, none), false}, // it may be had by executing a program
+		{fmt.Sprintf(sets, raw, none, none, none, none), false},
+		{fmt.Sprintf(sets, none, admin, none, none, none), false},
+		{fmt.Sprintf(sets, none, none, none, none, admin), false},
+		{fmt.Sprintf(sets, "x", none, none, none, none), false},
+		{"Name:\tCapBnd:\t0\n", false},
+		{"", false},
+	} {
+		if got := attest.WithoutListening(c.text); got != c.want {
+			t.Errorf("of %q: %v, want %v", c.text, got, c.want)
+		}
+	}
 }

@@ -65,18 +65,25 @@ func open(tb testing.TB, pid int) *attest.Process {
 	return p
 }
 
-// wait waits for ended.
+// watcher goes with the test.
+func watcher(tb testing.TB) *attest.Watcher {
+	tb.Helper()
+	w, err := attest.NewWatcher()
+	check(tb, err)
+	tb.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
 // ended is closed when p's process has ended.
-func ended(p *attest.Process) <-chan struct{} {
+func ended(tb testing.TB, p *attest.Process) <-chan struct{} {
+	tb.Helper()
 	c := make(chan struct{})
-	go func() {
-		if p.Wait() {
-			close(c)
-		}
-	}()
+	_, err := watcher(tb).Watch(p, func() { close(c) })
+	check(tb, err)
 	return c
 }
 
+// wait waits for ended.
 func wait(tb testing.TB, ended <-chan struct{}) {
 	tb.Helper()
 	select {

@@ -59,14 +59,15 @@ roles:
 
 func TestOneBadValueIsOneProblemAtItsPlace(t *testing.T) {
 	for add, want := range map[string]string{
-		"socket: agent.sock\n":           `6:9: socket: "agent.sock" is not an absolute path`,
-		"socket: /run/../agent.sock\n":   `6:9: socket: "/run/../agent.sock" is not an absolute path`,
-		"runtime: 7\n":                   `6:10: runtime: "7" is a number to YAML: put it in quotes`,
-		"runtime:\n":                     `6:1: runtime: nothing is given`,
-		"cdi: [dir]\n":                   `6:6: cdi: this is a list; allowed: a mapping of dir`,
-		"cdi: {dir: {}}\n":               `6:12: cdi.dir: this is a mapping`,
-		"engines: {podman: x}\n":         `6:11: engines.podman: there is no key "podman"; allowed: docker`,
-		"engines: {docker: tcp://h:1}\n": `6:19: engines.docker: "tcp://h:1" is not the address of a unix socket`,
+		"socket: agent.sock\n":                             `6:9: socket: "agent.sock" is not an absolute path`,
+		"socket: /run/../agent.sock\n":                     `6:9: socket: "/run/../agent.sock" is not an absolute path`,
+		"runtime: 7\n":                                     `6:10: runtime: "7" is a number to YAML: put it in quotes`,
+		"runtime:\n":                                       `6:1: runtime: nothing is given`,
+		"cdi: [dir]\n":                                     `6:6: cdi: this is a list; allowed: a mapping of dir`,
+		"cdi: {dir: {}}\n":                                 `6:12: cdi.dir: this is a mapping`,
+		"engines: {podman: x}\n":                           `6:11: engines.podman: there is no key "podman"; allowed: docker`,
+		"engines: {docker: tcp://h:1}\n":                   `6:19: engines.docker: "tcp://h:1" is not the address of a unix socket`,
+		"  b: {share_network: 1, allow: [any: true]}\n":    `6:22: roles.b.share_network: this is a number; allowed: true or false`,
 		"  b: {task_metadata: 'on', allow: [any: true]}\n": `6:22: roles.b.task_metadata: this is text; allowed: true or false`,
 		"metadata: {host: no}\n":                           `6:18: metadata.host: this is text; allowed: true or false`,
 		"metadata: {zone: eu-central-1}\n":                 `6:18: metadata.zone: "eu-central-1" is none; allowed: the name of an availability zone`,

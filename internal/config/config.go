@@ -57,6 +57,9 @@ type Role struct {
 	Inject     Injection
 	// TaskMetadata says that the role's containers are told about themselves as on ECS.
 	TaskMetadata bool
+	// ShareNetwork lets the role's containers share a network namespace with other roles even where a container there
+	// could read the others' credentials off lo.
+	ShareNetwork bool
 	Egress       *Egress // nil: no way out
 	Allow        []policy.Rule
 }

@@ -18,7 +18,7 @@ import (
 	"taskrole/internal/fault"
 )
 
-const goodAttach = `{"version":1,"attach":{"role":"r","id":"abc","way":"cdi"}}`
+const goodAttach = `{"version":2,"attach":{"role":"r","id":"abc","way":"cdi"}}`
 
 // raw says what it likes to the socket and returns the code of the answer.
 func raw(t *testing.T, path, packet string, oob []byte) fault.Code {
@@ -83,23 +83,23 @@ func TestBadPacketsAreAnsweredAndLeaveNoDescriptor(t *testing.T) {
 		"one_descriptor":          {goodAttach, rights(f, 1), fault.RequestInvalid},
 		"three_descriptors":       {goodAttach, rights(f, 3), fault.RequestInvalid},
 		"as_many_as_fit":          {goodAttach, rights(f, 253), fault.RequestInvalid},
-		"list_with_descriptors":   {`{"version":1,"list":{}}`, rights(f, 2), fault.RequestInvalid},
+		"list_with_descriptors":   {`{"version":2,"list":{}}`, rights(f, 2), fault.RequestInvalid},
 		"two_control_messages":    {goodAttach, append(rights(f, 1), rights(f, 2)...), fault.RequestInvalid},
 		"not_json":                {"GET / HTTP/1.1\r\n\r\n", rights(f, 2), fault.RequestInvalid},
-		"too_long":                {`{"version":1,"attach":{"role":"` + long + `"}}`, rights(f, 2), fault.RequestInvalid},
+		"too_long":                {`{"version":2,"attach":{"role":"` + long + `"}}`, rights(f, 2), fault.RequestInvalid},
 		"truncated":               {goodAttach[:40], rights(f, 2), fault.RequestInvalid},
-		"other_version":           {`{"version":2,"surprise":true}`, rights(f, 2), fault.RequestInvalid},
+		"other_version":           {`{"version":9,"surprise":true}`, rights(f, 2), fault.RequestInvalid},
 		"no_version":              {`{"attach":{"role":"r","id":"abc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
-		"unknown_member":          {`{"version":1,"attach":{"role":"r","id":"abc","way":"cdi","only_if":1}}`, rights(f, 2), fault.RequestInvalid},
-		"both":                    {`{"version":1,"attach":{"role":"r","id":"abc","way":"cdi"},"list":{}}`, rights(f, 2), fault.RequestInvalid},
-		"neither":                 {`{"version":1}`, rights(f, 2), fault.RequestInvalid},
+		"unknown_member":          {`{"version":2,"attach":{"role":"r","id":"abc","way":"cdi","only_if":1}}`, rights(f, 2), fault.RequestInvalid},
+		"both":                    {`{"version":2,"attach":{"role":"r","id":"abc","way":"cdi"},"list":{}}`, rights(f, 2), fault.RequestInvalid},
+		"neither":                 {`{"version":2}`, rights(f, 2), fault.RequestInvalid},
 		"text_after":              {goodAttach + goodAttach, rights(f, 2), fault.RequestInvalid},
-		"no_role":                 {`{"version":1,"attach":{"id":"abc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
-		"control_byte_in_role":    {`{"version":1,"attach":{"role":"a\nb","id":"abc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
-		"path_as_id":              {`{"version":1,"attach":{"role":"r","id":"../etc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
-		"unknown_way":             {`{"version":1,"attach":{"role":"r","id":"abc","way":"tv"}}`, rights(f, 2), fault.RequestInvalid},
-		"relative_bundle":         {`{"version":1,"attach":{"role":"r","id":"abc","way":"cdi","bundle":"b"}}`, rights(f, 2), fault.RequestInvalid},
-		"list_after_invalid_id":   {`{"version":1,"list":{"after":"/"}}`, nil, fault.RequestInvalid},
+		"no_role":                 {`{"version":2,"attach":{"id":"abc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
+		"control_byte_in_role":    {`{"version":2,"attach":{"role":"a\nb","id":"abc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
+		"path_as_id":              {`{"version":2,"attach":{"role":"r","id":"../etc","way":"cdi"}}`, rights(f, 2), fault.RequestInvalid},
+		"unknown_way":             {`{"version":2,"attach":{"role":"r","id":"abc","way":"tv"}}`, rights(f, 2), fault.RequestInvalid},
+		"relative_bundle":         {`{"version":2,"attach":{"role":"r","id":"abc","way":"cdi","bundle":"b"}}`, rights(f, 2), fault.RequestInvalid},
+		"list_after_invalid_id":   {`{"version":2,"list":{"after":"/"}}`, nil, fault.RequestInvalid},
 		"wrong_types":             {`{"version":"1"}`, nil, fault.RequestInvalid},
 		"only_descriptors_a_byte": {` `, rights(f, 2), fault.RequestInvalid},
 	}
@@ -242,12 +242,12 @@ func TestNonsenseFromTheOtherEndIsNotAnAttachment(t *testing.T) {
 		"nothing":         ``,
 		"not_json":        `ok`,
 		"empty":           `{}`,
-		"other_version":   `{"version":2,"attach":{"container":"abab","role":"s3-reader"}}`,
-		"other_container": `{"version":1,"attach":{"container":"cdcd","role":"s3-reader"}}`,
-		"other_role":      `{"version":1,"attach":{"container":"` + strings.Repeat("ab", 32) + `","role":"admin"}}`,
-		"a_list":          `{"version":1,"list":{}}`,
-		"empty_fault":     `{"version":1,"fault":{}}`,
-		"endless_list":    `{"version":1,"list":{"more":true}}`,
+		"other_version":   `{"version":9,"attach":{"container":"abab","role":"s3-reader"}}`,
+		"other_container": `{"version":2,"attach":{"container":"cdcd","role":"s3-reader"}}`,
+		"other_role":      `{"version":2,"attach":{"container":"` + strings.Repeat("ab", 32) + `","role":"admin"}}`,
+		"a_list":          `{"version":2,"list":{}}`,
+		"empty_fault":     `{"version":2,"fault":{}}`,
+		"endless_list":    `{"version":2,"list":{"more":true}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := fake(t, packet)
@@ -256,7 +256,7 @@ func TestNonsenseFromTheOtherEndIsNotAnAttachment(t *testing.T) {
 			}
 		})
 	}
-	if _, err := control.List(t.Context(), fake(t, `{"version":1,"list":{"containers":[{"id":"a"}],"more":true}}`)); err == nil {
+	if _, err := control.List(t.Context(), fake(t, `{"version":2,"list":{"containers":[{"id":"a"}],"more":true}}`)); err == nil {
 		t.Error("List follows a list without an end")
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 // Version of the protocol. A request with another version is answered with a sentence that names both; a change of
 // any message's meaning or members raises it.
-const Version = 1
+const Version = 2
 
 // DefaultSocket is where the agent listens unless its configuration says otherwise.
 const DefaultSocket = "/run/taskrole/agent.sock"
@@ -34,6 +34,8 @@ type AttachRequest struct {
 	ID     container.ID  `json:"id"`               // as the OCI state says; valid
 	Bundle string        `json:"bundle,omitempty"` // absolute path of the OCI bundle as the runtime sees it, or empty
 	Way    container.Way `json:"way"`              // how the container came to the hook
+	// Confined says that by its bundle the container has neither CAP_NET_RAW nor CAP_NET_ADMIN.
+	Confined bool `json:"confined,omitempty"`
 }
 
 // AttachReply says that the container has its role: its endpoints answer from now on.
@@ -57,6 +59,9 @@ type Attached struct {
 	PID       int           `json:"pid"`   // of its first process, in the agent's pid namespace
 	Since     time.Time     `json:"since"` // when it was attached
 	Endpoints []string      `json:"endpoints,omitempty"`
+	Host      bool          `json:"host,omitempty"`    // it is on the host's network
+	Shared    bool          `json:"shared,omitempty"`  // other containers with a role are in its network namespace
+	Missing   string        `json:"missing,omitempty"` // what somebody took away from its namespace, so that it is refused
 }
 
 // ListReply is every container attached now, ordered by ID.

@@ -12,8 +12,8 @@ import (
 // Whatever arrives: it is refused as request-invalid, or it is a request whose every part is within its bounds.
 func FuzzDecodeRequest(f *testing.F) {
 	for _, s := range []string{
-		goodAttach, `{"version":1,"list":{"after":"abc"}}`, `{"version":2}`, `{"version":1,"attach":null,"list":{}}`,
-		`{"version":1,"version":2}`, `[]`, `null`, ``, "{\"version\":1,\"attach\":{\"role\":\"\xff\"}}", `{"Version":1,"LIST":{}}`,
+		goodAttach, `{"version":2,"list":{"after":"abc"}}`, `{"version":9}`, `{"version":2,"attach":null,"list":{}}`,
+		`{"version":2,"version":2}`, `[]`, `null`, ``, "{\"version\":1,\"attach\":{\"role\":\"\xff\"}}", `{"Version":1,"LIST":{}}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -43,7 +43,7 @@ func FuzzDecodeRequest(f *testing.F) {
 
 func FuzzDecodeReply(f *testing.F) {
 	for _, s := range []string{
-		`{"version":1,"attach":{"container":"a","role":"r"}}`, `{"version":9,"fault":{"code":"internal","what":"x"}}`,
+		`{"version":2,"attach":{"container":"a","role":"r"}}`, `{"version":9,"fault":{"code":"internal","what":"x"}}`,
 		`{"fault":{}}`, `null`, ``,
 	} {
 		f.Add([]byte(s))

@@ -97,10 +97,7 @@ func TestAnUnknownLocalAddressGetsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := endpoint.NewServer(endpoint.New(endpoint.Options{Credentials: w.credentials}), nil)
-	done := make(chan error)
-	go func() { done <- srv.Serve(l) }()
-	defer func() { srv.Close(); <-done }()
+	defer serve(l, endpoint.New(endpoint.Options{Credentials: w.credentials}))()
 	resp, err := http.Get("http://" + l.Addr().String() + "/v2/credentials/app")
 	if err != nil {
 		t.Fatal(err)
@@ -202,13 +199,10 @@ func inBubble(t *testing.T, at netip.AddrPort, o endpoint.Options, f func(p *pip
 		o.Container.ID, o.Role, o.RoleARN = theID, "app", theRole
 		o.Credentials = func() (secret.Credentials, error) { return c, nil }
 		p := &pipes{t: t, conns: make(chan net.Conn), local: net.TCPAddrFromAddrPort(at)}
-		srv := endpoint.NewServer(endpoint.New(o), nil)
-		done := make(chan error)
-		go func() { done <- srv.Serve(p) }()
+		stop := serve(p, endpoint.New(o))
 		f(p)
 		close(p.conns)
-		srv.Close()
-		<-done
+		stop()
 	})
 }
 

@@ -90,8 +90,8 @@ func newWorld(t *testing.T, change func(*endpoint.Options)) *world {
 	if change != nil {
 		change(&o)
 	}
-	srv := endpoint.NewServer(endpoint.New(o), nil)
-	done := make(chan error, 8)
+	h := endpoint.New(o)
+	var stops []func()
 	dests := endpoint.Destinations(o)
 	for _, d := range dests {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +101,7 @@ func newWorld(t *testing.T, change func(*endpoint.Options)) *world {
 		w.ports[d] = l.Addr().String()
 		// IPv4 destinations look mapped, as on the dual-stack listener of the agent.
 		local := &net.TCPAddr{IP: net.IP(netip.AddrFrom16(d.Addr().As16()).AsSlice()), Port: int(d.Port())}
-		go func() { done <- srv.Serve(claimedListener{l, local, w}) }()
+		stops = append(stops, serve(claimedListener{l, local, w}, h))
 	}
 	w.http = &http.Client{
 		Transport:     &http.Transport{DialContext: w.dial, MaxIdleConnsPerHost: 4},
@@ -110,12 +110,32 @@ func newWorld(t *testing.T, change func(*endpoint.Options)) *world {
 	}
 	t.Cleanup(func() {
 		w.http.CloseIdleConnections()
-		_ = srv.Close()
-		for range dests {
-			<-done
+		for _, stop := range stops {
+			stop()
 		}
 	})
 	return w
+}
+
+// serve answers what l accepts with h, as the agent does, until stop is called.
+func serve(l net.Listener, h http.Handler) (stop func()) {
+	srv := endpoint.NewServer(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			srv.Handle(c, h)
+		}
+	}()
+	return func() {
+		_ = l.Close()
+		<-done
+		_ = srv.Close()
+	}
 }
 
 func (w *world) credentials() (secret.Credentials, error) {

@@ -2,9 +2,11 @@ package endpoint
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"taskrole/internal/fault"
@@ -22,55 +24,123 @@ const (
 // refused is what a net.Conn may implement to say that its client must not be served.
 type refused interface{ Refused() *fault.Error }
 
-type connKey struct{}
+// Server answers the connections of any number of containers, each with the handler it is handed over with: one server,
+// because one for each container would be most of what a container costs.
+type Server struct {
+	http   *http.Server
+	handed handed
+	done   chan struct{}
+}
 
-// NewServer returns a server with every limit set, for HTTP/1.1 only. If a net.Conn the server accepted has a method
-// Refused() *fault.Error and that returns one, every request on the connection is answered with this fault, in the
-// form of the dialect, and h is not called. The method is called once a request and must not block.
+// NewServer starts a server with every limit set, for HTTP/1.1 only; Close stops it.
 //
 // The read and write deadlines end with the request, except for a connection that is hijacked: then net/http lifts
 // them, so that a proxy's tunnel lives on.
-func NewServer(h http.Handler, l *slog.Logger) *http.Server {
+func NewServer(l *slog.Logger) *Server {
 	if l == nil {
 		l = slog.New(slog.DiscardHandler)
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &http.Server{
-		Handler:           gate(h),
-		ReadHeaderTimeout: headerLimit,
-		ReadTimeout:       requestLimit,
-		WriteTimeout:      requestLimit,
-		IdleTimeout:       idleLimit,
-		MaxHeaderBytes:    maxHeader,
-		Protocols:         protocols,
-		ErrorLog:          slog.NewLogLogger(l.Handler(), slog.LevelWarn),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if r, ok := c.(refused); ok {
-				ctx = context.WithValue(ctx, connKey{}, r)
-			}
-			return ctx
+	s := &Server{
+		handed: handed{conns: make(chan net.Conn), closed: make(chan struct{})},
+		done:   make(chan struct{}),
+		http: &http.Server{
+			Handler:           http.HandlerFunc(dispatch),
+			ReadHeaderTimeout: headerLimit,
+			ReadTimeout:       requestLimit,
+			WriteTimeout:      requestLimit,
+			IdleTimeout:       idleLimit,
+			MaxHeaderBytes:    maxHeader,
+			Protocols:         protocols,
+			ErrorLog:          slog.NewLogLogger(l.Handler(), slog.LevelWarn),
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				return context.WithValue(ctx, connKey{}, c)
+			},
+			// OPTIONS * is answered by the handler like everything else, not by net/http with a 200.
+			DisableGeneralOptionsHandler: true,
 		},
-		// OPTIONS * is answered by h like everything else, not by net/http with a 200.
-		DisableGeneralOptionsHandler: true,
+	}
+	go func() {
+		defer close(s.done)
+		_ = s.http.Serve(&s.handed) // ends with Close
+	}()
+	return s
+}
+
+// Handle answers the requests on c with h, and closes c in the end. If c has a method Refused() *fault.Error and that
+// returns one, every request is answered with this fault, in the form of the dialect, and h, which may be nil then, is
+// not called. The method is called once a request and must not block.
+func (s *Server) Handle(c net.Conn, h http.Handler) {
+	select {
+	case s.handed.conns <- &assigned{c, h}:
+	case <-s.handed.closed:
+		_ = c.Close() // the agent stops
 	}
 }
 
-// gate answers requests on refused connections.
-func gate(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, ok := r.Context().Value(connKey{}).(refused)
-		if !ok {
-			h.ServeHTTP(w, r)
-			return
-		}
-		switch f := c.Refused(); {
-		case f == nil:
-			h.ServeHTTP(w, r)
-		case dialectOf(r.Context()) == dialectIMDS:
-			writeHTML(w, r, f)
-		default:
-			writeJSON(w, r, f)
-		}
-	})
+// Close ends every connection but the hijacked ones, and waits until no further one can be handed over.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	<-s.done
+	return err
 }
+
+// assigned is a connection with the handler of its container.
+type assigned struct {
+	net.Conn
+	handler http.Handler
+}
+
+type connKey struct{}
+
+// dispatch sends a request to the handler of its connection.
+func dispatch(w http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(connKey{}).(*assigned)
+	if !ok { // the server accepts nothing else
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	var f *fault.Error
+	if r, ok := c.Conn.(refused); ok {
+		f = r.Refused()
+	}
+	switch {
+	case f == nil:
+		c.handler.ServeHTTP(w, r)
+	case dialectOf(r.Context()) == dialectIMDS:
+		writeHTML(w, r, f)
+	default:
+		writeJSON(w, r, f)
+	}
+}
+
+// handed is a listener whose connections come from Handle.
+type handed struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// Accept implements net.Listener.
+func (h *handed) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (h *handed) Close() error {
+	err := errors.New("the server is closed already")
+	h.once.Do(func() {
+		close(h.closed)
+		err = nil
+	})
+	return err
+}
+
+// Addr implements net.Listener: it is at no address.
+func (h *handed) Addr() net.Addr { return &net.UnixAddr{Name: "handed over"} }

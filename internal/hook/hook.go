@@ -99,7 +99,7 @@ func attach(ctx context.Context, stdin io.Reader, o options) error {
 	}
 	defer p.close()
 	_, err = control.Attach(ctx, o.socket, control.AttachRequest{
-		Role: o.role, ID: s.ID, Bundle: s.Bundle, Way: o.way,
+		Role: o.role, ID: s.ID, Bundle: s.Bundle, Way: o.way, Confined: confined(s.Bundle),
 	}, p.pidfd, p.netns)
 	return err
 }

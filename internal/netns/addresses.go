@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -15,8 +16,13 @@ import (
 // unlike the name a container cannot give it to another device.
 const loopback = 1
 
-// AddAddresses puts addrs on the namespace's lo, as /32 and /128, and returns those that were not there before. It
-// brings lo up. An address that lo already has is left alone, and so is every loopback address. IPv6 addresses are
+// label marks the IPv4 addresses that are ours, for people who look at them and for an agent that comes after a crash.
+// (IPv6 addresses have no labels.)
+const label = "lo:taskrole"
+
+// AddAddresses puts addrs on the namespace's lo, as /32 and /128, and returns those that are ours: it was not there
+// before, or has our label. It brings lo up. Another address that lo already has is left alone, and so is every loopback
+// address. IPv6 addresses are
 // left out where the namespace has no IPv6 or has disabled it. An address that another device holds is an error: the
 // kernel would take packets for it as that device's, and package skl would refuse them. After an error none of them
 // has been added.
@@ -33,7 +39,7 @@ func (n *NS) AddAddresses(addrs []netip.Addr) ([]netip.Addr, error) {
 		if err := raiseLoopback(); err != nil {
 			return nil, err
 		}
-		present, err := devicesByAddress(h)
+		present, err := holders(h)
 		if err != nil {
 			return nil, err
 		}
@@ -69,20 +75,20 @@ func (n *NS) RemoveAddresses(addrs []netip.Addr) error {
 	})
 }
 
-func addAddress(h *netlink.Handle, a netip.Addr, present map[netip.Addr]int) (added bool, err error) {
+func addAddress(h *netlink.Handle, a netip.Addr, present map[netip.Addr]holder) (ours bool, err error) {
 	if a.IsLoopback() {
 		return false, nil
 	}
-	if device, ok := present[a]; ok {
-		if device != loopback {
-			return false, fmt.Errorf("device %d of the namespace has the address", device)
+	if on, ok := present[a]; ok {
+		if on.device != loopback {
+			return false, fmt.Errorf("device %d of the namespace has the address", on.device)
 		}
-		return false, nil
+		return on.label == label, nil
 	}
 	err = h.AddrAdd(nil, onLoopback(a))
 	switch {
 	case err == nil:
-		present[a] = loopback
+		present[a] = holder{loopback, label}
 		return true, nil
 	case errors.Is(err, unix.EEXIST): // somebody else was faster
 		return false, nil
@@ -146,6 +152,8 @@ func onLoopback(a netip.Addr) *netlink.Addr {
 	}
 	if a.Is6() {
 		addr.Flags = unix.IFA_F_NODAD
+	} else {
+		addr.Label = label
 	}
 	return addr
 }
@@ -161,22 +169,64 @@ func isNoIPv6(err error) bool {
 	return false
 }
 
-func devicesByAddress(h *netlink.Handle) (map[netip.Addr]int, error) {
+// holder is where an address of the namespace is.
+type holder struct {
+	device int
+	label  string
+}
+
+func holders(h *netlink.Handle) (map[netip.Addr]holder, error) {
 	list, err := h.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	devices := make(map[netip.Addr]int, len(list))
+	found := make(map[netip.Addr]holder, len(list))
 	for _, a := range list {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if !ok {
 			continue
 		}
-		if ip = ip.Unmap(); devices[ip] != loopback { // an address may be on several devices; lo counts
-			devices[ip] = a.LinkIndex
+		if ip = ip.Unmap(); found[ip].device != loopback { // an address may be on several devices; lo counts
+			found[ip] = holder{a.LinkIndex, a.Label}
 		}
 	}
-	return devices, nil
+	return found, nil
+}
+
+// look calls f with what the namespace has.
+func (n *NS) look(f func(map[netip.Addr]holder) []netip.Addr) ([]netip.Addr, error) {
+	return Do(n, func() ([]netip.Addr, error) {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("open route netlink: %w", err)
+		}
+		defer h.Close()
+		found, err := holders(h)
+		if err != nil {
+			return nil, err
+		}
+		return f(found), nil
+	})
+}
+
+// Missing returns those of the addresses that are not on lo; of IPv6 ones only where the namespace has IPv6 on lo at all.
+func (n *NS) Missing(addrs []netip.Addr) ([]netip.Addr, error) {
+	return n.look(func(found map[netip.Addr]holder) []netip.Addr {
+		no6 := found[netip.IPv6Loopback()].device != loopback
+		return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+			return found[a].device == loopback || a.Is6() && no6
+		})
+	})
+}
+
+// Foreign returns those of the IPv4 addresses that somebody else has put into the namespace, on whichever device.
+func (n *NS) Foreign(addrs []netip.Addr) ([]netip.Addr, error) {
+	return n.look(func(found map[netip.Addr]holder) []netip.Addr {
+		return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+			on, there := found[a]
+			return !there || a.Is6() || on == holder{loopback, label}
+		})
+	})
 }
 
 // raiseLoopback brings lo of the thread's namespace up. It is up already in what engines make; netlink would cost a

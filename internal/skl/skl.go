@@ -54,16 +54,7 @@ type Steering struct {
 // The error matches ErrNotSupported where the kernel is too old (before 5.9) or is built without sk_lookup. Before
 // 5.11 the kernel counts programs against RLIMIT_MEMLOCK, which the agent's unit has to lift.
 func Attach(nsFD int, l *net.TCPListener, dests []netip.AddrPort) (*Steering, error) {
-	dests, err := normalise(dests)
-	if err != nil {
-		return nil, err
-	}
-	sockets, err := newMap(l)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = sockets.Close() }() // the program refers to it
-	program, ingress, err := newProgram(sockets, dests)
+	program, ingress, err := build(l, dests)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +64,44 @@ func Attach(nsFD int, l *net.TCPListener, dests []netip.AddrPort) (*Steering, er
 		return nil, fmt.Errorf("attach sk_lookup program: %w", err)
 	}
 	return &Steering{lk, ingress}, nil
+}
+
+// build makes the program, with a map of its own.
+func build(l *net.TCPListener, dests []netip.AddrPort) (*ebpf.Program, bool, error) {
+	dests, err := normalise(dests)
+	if err != nil {
+		return nil, false, err
+	}
+	sockets, err := newMap(l)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { _ = sockets.Close() }() // the program refers to it
+	return newProgram(sockets, dests)
+}
+
+// Update sends what is meant for dests to l, in one step: nothing is let through in between. Both are as for Attach, and
+// l may be another listener than before.
+func (s *Steering) Update(l *net.TCPListener, dests []netip.AddrPort) error {
+	program, ingress, err := build(l, dests)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = program.Close() }() // the link refers to it
+	if err := s.link.Update(program); err != nil {
+		return fmt.Errorf("update sk_lookup program: %w", err)
+	}
+	s.ingress = ingress
+	return nil
+}
+
+// Attached says whether the program is still attached to a namespace.
+func (s *Steering) Attached() bool {
+	info, err := s.link.Info()
+	if err != nil || info.NetNs() == nil {
+		return err != nil // what cannot be asked is not known to be gone
+	}
+	return info.NetNs().NetnsInode != 0
 }
 
 // ChecksIngress says whether the program looks at the device a packet came in through. Kernels before 5.17 do not

@@ -207,7 +207,7 @@ func TestDemoPrintsTheTable(t *testing.T) {
 	}
 	for _, want := range []string{
 		"engine namespace, way in: OCI runtime taskrole", "--network none", "❌ no EC2 IMDS role found", "✅ its own role, buckets listed",
-		"❌ InvalidAccessKeyId", "[host-network]",
+		"❌ InvalidAccessKeyId",
 	} {
 		if !strings.Contains(l.stdout.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, l.stdout.String())

@@ -38,6 +38,8 @@ type Container struct {
 	Role string
 	// Way is how the container comes to taskrole; empty is a plain container that knows nothing of it.
 	Way container.Way
+	// Options are further options of docker run. The namespace engine has none.
+	Options []string
 	// Detach returns from Run as soon as the container has started. It then lives until it ends by itself or the
 	// engine is closed.
 	Detach bool

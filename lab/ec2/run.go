@@ -90,7 +90,7 @@ func (d *Docker) runArgs(c Container) ([]string, error) {
 		// Not --volume: that would make an empty directory of a file that is not there.
 		args = append(args, "--mount=type=bind,src="+host+",dst="+c.Files[host]+",readonly")
 	}
-	return append(append(args, c.Image), c.Args...), nil
+	return slices.Concat(args, c.Options, []string{c.Image}, c.Args), nil
 }
 
 // makeCustom makes the user-defined network once.

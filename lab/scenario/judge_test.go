@@ -18,7 +18,7 @@ const (
 	taskARN = "arn:aws:sts::123456789012:assumed-role/task-role/app-3f2a91"
 	noCreds = "failed to refresh cached credentials, no EC2 IMDS role found, operation error ec2imds: GetMetadata, canceled"
 	refusal = "docker: Error response from daemon: runc create failed: error running createRuntime hook #0: exit status 1, stdout: , " +
-		"stderr: taskrole: container 3f2a91 uses the host's network: give it a network of its own [host-network]: unknown.\n\nRun 'docker run --help' for more information"
+		"stderr: taskrole: container 3f2a91 uses the host's network, and no cgroup of its own tells it from the host's processes: boot with cgroup v2 [host-network]: unknown.\n\nRun 'docker run --help' for more information"
 	invalidKey = "operation error S3: ListBuckets, https response error StatusCode: 403, api error InvalidAccessKeyId: The AWS Access Key Id you provided does not exist in our records."
 	invalidID  = "operation error STS: GetCallerIdentity, https response error StatusCode: 403, api error InvalidClientTokenId: The security token included in the request is invalid."
 	expiredS3  = "operation error S3: ListBuckets, https response error StatusCode: 400, api error ExpiredToken: The provided token has expired."
@@ -42,7 +42,7 @@ func good() map[Where]map[Column]Outcome {
 		Host:               {Plain: host},
 		Bridge:             {Plain: host, Taskrole: task},
 		Custom:             {Plain: host, Taskrole: task},
-		HostNetwork:        {Plain: host, Taskrole: {Refusal: refusal, Elapsed: 300 * time.Millisecond}},
+		HostNetwork:        {Plain: host, Taskrole: task},
 		None:               {Plain: failing(0.01, report.Errors{Credentials: noCreds}), Taskrole: task},
 		HopLimit1:          {Plain: failing(2, report.Errors{Credentials: noCreds}), Taskrole: task},
 		CopiedWithoutToken: {Plain: failing(0.1, report.Errors{STS: invalidID, S3: invalidKey})},
@@ -65,6 +65,10 @@ func TestEveryCellAcceptsWhatTheTablePromises(t *testing.T) {
 	if n != 13 {
 		t.Errorf("the table has %d cells, want 13", n)
 	}
+	refused := Outcome{Refusal: refusal, Elapsed: 300 * time.Millisecond} // on a machine with cgroup v1 alone
+	if c := judge(account(), HostNetwork, Taskrole, refused); !c.OK() || !strings.HasPrefix(c.Words, "refused: ") {
+		t.Errorf("the refusal for want of cgroups: %q: %s", c.Words, c.Wrong)
+	}
 	if c := judge(account(), Host, Taskrole, answer(taskARN, "a", "b")); c.OK() {
 		t.Error("a cell the table does not have is accepted")
 	}
@@ -74,7 +78,7 @@ func TestEveryCellAcceptsWhatTheTablePromises(t *testing.T) {
 func TestEveryCellRefusesTheGoodOutcomesOfTheOthers(t *testing.T) {
 	kind := func(w Where, c Column) string { // cells of one kind promise the same
 		switch {
-		case w == CopiedWithToken || w == CopiedWithoutToken || w == HostNetwork && c == Taskrole:
+		case w == CopiedWithToken || w == CopiedWithoutToken:
 			return string(w)
 		case c == Taskrole:
 			return "task"
@@ -156,7 +160,7 @@ func TestWrongOutcomesAreNoticed(t *testing.T) {
 
 func TestTheTableShowsTheirOwnWords(t *testing.T) {
 	for in, want := range map[string]string{
-		refusal: "container 3f2a91 uses the host's network: give it a network of its own [host-network]",
+		refusal: "container 3f2a91 uses the host's network, and no cgroup of its own tells it from the host's processes: boot with cgroup v2 [host-network]",
 		"OCI runtime create failed: taskrole: no [x]\n": "no [x]",
 		"something else": "something else",
 		"":               "",

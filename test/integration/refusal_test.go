@@ -33,9 +33,8 @@ func TestRefusedContainersDoNotStart(t *testing.T) {
 		container      ec2.Container
 		code, sentence string
 	}{
-		"host_network": {ec2.Container{Role: "reader", Network: ec2.NetworkHost}, "host-network", "uses the host's network"},
-		"policy":       {ec2.Container{Role: "keeper", Name: "somebody-else"}, "role-not-allowed", "somebody-else may not have the role keeper"},
-		"sts":          {ec2.Container{Role: "untrusted"}, "sts-denied", "not authorized to perform: sts:AssumeRole"},
+		"policy": {ec2.Container{Role: "keeper", Name: "somebody-else"}, "role-not-allowed", "somebody-else may not have the role keeper"},
+		"sts":    {ec2.Container{Role: "untrusted"}, "sts-denied", "not authorized to perform: sts:AssumeRole"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, w *world) {
