@@ -111,7 +111,8 @@ func (r *register) forget(id container.ID) {
 const recordSuffix = ".json"
 
 // alive reads every record whose process is still the one it was written for. The others are removed, except where the
-// reason may pass, such as too many open files: a container must not lose its role by that.
+// reason may pass, such as too many open files: a container must not lose its role by that. It comes before the hook is
+// served: what it takes for half a record could be one that is just being written.
 func (r *register) alive(log *slog.Logger) []attach.Target {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
@@ -205,9 +206,9 @@ func (r *register) cgroup(rec record, p *attest.Process) (attest.Cgroup, error) 
 
 // adopt attaches again what an earlier agent had attached. It returns when each container has its role back, has been
 // refused for good, or has ended. The hook is served meanwhile.
-func (a *Agent) adopt(ctx context.Context) {
+func (a *Agent) adopt(ctx context.Context, found []attach.Target) {
 	var wg sync.WaitGroup
-	for _, t := range a.register.alive(a.log) {
+	for _, t := range found {
 		wg.Go(func() { a.adoptOne(ctx, t) })
 	}
 	wg.Wait()

@@ -86,7 +86,8 @@ func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var side sync.WaitGroup
 	side.Go(func() { a.reloadOn(ctx, o.Reload) })
-	side.Go(func() { a.adopt(ctx) })
+	found := a.register.alive(a.log)
+	side.Go(func() { a.adopt(ctx, found) })
 	side.Go(func() { a.watchHost(ctx) })
 	side.Go(func() { a.watchdog(ctx) })
 	side.Go(func() { tidy(ctx, a.done, debug.FreeOSMemory) })

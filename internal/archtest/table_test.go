@@ -27,7 +27,7 @@ var house = []floor{
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
 	{"3 machinery: declares the interfaces it needs", []row{
-		{"attach", "attest container fault netns skl"},
+		{"attach", "attest container fault netns readiness skl"},
 		{"broker", "fault grant secret"},
 		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
@@ -41,6 +41,7 @@ var house = []floor{
 		{"engine/docker", "container fault"},
 		{"hostimds", "instance"},
 		{"netns", ""},
+		{"readiness", ""},
 		{"skl", ""},
 		{"systemd", ""},
 	}},
@@ -107,7 +108,7 @@ var doors = []door{
 	{"github.com/spf13/cobra", "cli lab/cli"},
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
-	{"golang.org/x/sys/unix", "attest control hook netns shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
+	{"golang.org/x/sys/unix", "attest control hook netns readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
 		"lab/imds test/bench"},
 	{"golang.org/x/time/", "broker egress"},
 }

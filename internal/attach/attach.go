@@ -24,6 +24,7 @@ import (
 	"taskrole/internal/container"
 	"taskrole/internal/fault"
 	"taskrole/internal/netns"
+	"taskrole/internal/readiness"
 	"taskrole/internal/skl"
 )
 
@@ -111,8 +112,8 @@ type Options struct {
 
 // Attacher keeps the set of attached containers. It is safe for concurrent use.
 type Attacher struct {
-	o       Options
-	watcher *attest.Watcher
+	o   Options
+	set *readiness.Set // of the processes and the listeners
 
 	mu      sync.Mutex // guards what follows
 	entries map[container.ID]*entry
@@ -137,8 +138,8 @@ type entry struct {
 	named    bool          // an engine made that cgroup for this very container
 	at       *place
 	nsID     netns.ID
-	ticket   uint64 // of the watch for its process
-	begun    bool   // it is attached, or has been; guarded by Attacher.mu
+	watch    *readiness.Watch // for the end of its process
+	begun    bool             // it is attached, or has been; guarded by Attacher.mu
 	ending   sync.Once
 	conns    list // guarded by the place's gate
 }
@@ -157,11 +158,11 @@ func New(o Options) (*Attacher, error) {
 	if o.Connections == 0 {
 		o.Connections = defaultConnections
 	}
-	w, err := attest.NewWatcher()
+	set, err := readiness.NewSet()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("watch containers: %w", err)
 	}
-	return &Attacher{o: o, watcher: w, entries: map[container.ID]*entry{}, places: map[netns.ID]*place{}}, nil
+	return &Attacher{o: o, set: set, entries: map[container.ID]*entry{}, places: map[netns.ID]*place{}}, nil
 }
 
 // errClosed is what a request finds that comes while the agent stops.
@@ -275,7 +276,7 @@ func (a *Attacher) build(ctx context.Context, e *entry, prepare func(context.Con
 		return err
 	}
 	if err = a.begin(e); err != nil {
-		a.watcher.Forget(e.process, e.ticket)
+		e.watch.Remove()
 		err = errors.Join(err, e.at.leave(e, false))
 		a.leavePlace(e)
 		e.release(true)
@@ -285,7 +286,7 @@ func (a *Attacher) build(ctx context.Context, e *entry, prepare func(context.Con
 
 // begin watches e's process from now on, and counts e as attached.
 func (a *Attacher) begin(e *entry) (err error) {
-	e.ticket, err = a.watcher.Watch(e.process, func() {
+	e.watch, err = a.set.Watch(e.process, func() {
 		go func() {
 			if <-e.ready; e.err == nil {
 				a.end(e)
@@ -338,7 +339,7 @@ func (a *Attacher) enterPlace(e *entry) *place {
 	defer a.mu.Unlock()
 	p := a.places[e.nsID]
 	if p == nil {
-		p = newPlace(e.target.Host, a.o, a.failed)
+		p = newPlace(e.target.Host, a)
 		a.places[e.nsID] = p
 	}
 	p.users++
@@ -378,7 +379,7 @@ func (a *Attacher) end(e *entry) {
 		a.leavePlace(e)
 		e.release(ended)
 		a.forget(e)
-		a.watcher.Forget(e.process, e.ticket)
+		e.watch.Remove()
 		if err := errors.Join(err, e.target.close()); err != nil {
 			a.log(e).Warn("detach", slog.String("error", err.Error()))
 		}
@@ -452,7 +453,7 @@ func (a *Attacher) Close() {
 		a.end(e)
 	}
 	a.wg.Wait()
-	_ = a.watcher.Close()
+	_ = a.set.Close()
 }
 
 // step words what went wrong in e's namespace for the person who started the container.

@@ -60,25 +60,33 @@ type world struct {
 	attacher           *attach.Attacher
 	prepared, released atomic.Int32
 	ended              atomic.Bool // as the last release said
-	server             func(net.Conn)
 }
 
 func newWorld(t *testing.T, connections int) *world {
 	t.Helper()
-	tree, err := attest.OpenTree()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tree.Close() })
 	w := &world{t: t}
-	w.server = serveAll(t, "")
-	w.attacher, err = attach.New(attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections, Stranger: w.server})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.attacher = newAttacher(t, connections, serveAll(t, ""))
 	t.Cleanup(w.attacher.Close)
 	return w
 }
+
+func newAttacher(tb testing.TB, connections int, stranger func(net.Conn)) *attach.Attacher {
+	tb.Helper()
+	testkit.Need(tb, testkit.Root, testkit.SkLookup)
+	tree, err := attest.OpenTree()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = tree.Close() })
+	a, err := attach.New(attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections, Stranger: stranger})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+// destinations are those of a role with a proxy.
+var destinations = []netip.AddrPort{address.ECS, address.PodIdentity, address.PodIdentity6, address.FullURI, address.IMDS, address.IMDS6, address.Proxy}
 
 // serveAll returns what takes over connections, and answers them with the text, or with the code of the refusal.
 func serveAll(t *testing.T, text string) func(net.Conn) {

@@ -12,6 +12,7 @@ import (
 
 	"taskrole/internal/attest"
 	"taskrole/internal/fault"
+	"taskrole/internal/readiness"
 )
 
 // errDrop means that nobody is there to read an answer, or that the kernel does not say who.
@@ -34,7 +35,7 @@ func (p *place) judge(local, remote netip.AddrPort) (*entry, error) {
 	for _, e := range residents {
 		cgroups = append(cgroups, e.cgroup)
 	}
-	i, err := p.o.Tree.Nearest(s.Cgroup, cgroups)
+	i, err := p.a.o.Tree.Nearest(s.Cgroup, cgroups)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDrop, err)
 	}
@@ -57,18 +58,58 @@ func (p *place) notTheirs() *fault.Error {
 	return fault.New(fault.NotThisContainer, "this process is "+where, "only the container's own processes get its role")
 }
 
-// accept starts accepting from l until the place is cleared.
-func (p *place) accept(l *net.TCPListener) {
-	p.accepting.Go(func() {
-		if err := p.acceptAll(l); err != nil {
-			go p.failed(p, err) // it clears the place, and so waits for this goroutine
+// listener is one whose connections are waited for by the set, so that no goroutine does.
+type listener struct {
+	*net.TCPListener
+	watch *readiness.Watch
+}
+
+func (l *listener) close() error {
+	l.watch.Remove()
+	return l.Close()
+}
+
+// accept starts accepting from the listeners, until the place is cleared.
+func (p *place) accept(listeners []*listener) error {
+	for _, l := range listeners {
+		armed := make(chan struct{})
+		w, err := p.a.set.Watch(l.TCPListener, func() {
+			if p.gate.begin(&p.accepting) {
+				go func() {
+					defer p.accepting.Done()
+					<-armed
+					p.acceptWaiting(l)
+				}()
+			}
+		})
+		if err != nil {
+			return err
 		}
-	})
+		l.watch = w
+		close(armed)
+	}
+	return nil
+}
+
+// acceptWaiting accepts what waits at l, and then has l watched again.
+func (p *place) acceptWaiting(l *listener) {
+	err := p.acceptAll(l)
+	if err == nil && !p.gate.isShut() {
+		err = l.watch.Again()
+	}
+	if err != nil && !p.gate.isShut() {
+		go p.a.failed(p, err) // it clears the place, and so waits for this goroutine
+	}
 }
 
 // acceptAll takes a slot before each connection, so that what is beyond the bound costs the agent no descriptor.
-func (p *place) acceptAll(l *net.TCPListener) error {
-	for pause := time.Duration(0); p.gate.take(); {
+func (p *place) acceptAll(l *listener) error {
+	pause := time.Duration(0)
+	for first := true; p.gate.take(); first = false {
+		if !first && !readiness.Now(l) {
+			p.gate.free()
+			return nil
+		}
 		c, err := l.AcceptTCP()
 		if err == nil {
 			pause = 0
@@ -83,7 +124,7 @@ func (p *place) acceptAll(l *net.TCPListener) error {
 			return err
 		}
 		pause = min(max(2*pause, shortPause), longPause)
-		p.o.Logger.Warn("connection not accepted", slog.String("error", err.Error()))
+		p.a.o.Logger.Warn("connection not accepted", slog.String("error", err.Error()))
 		p.gate.sleep(pause)
 	}
 	return nil
@@ -109,15 +150,15 @@ func passing(err error) bool {
 func (p *place) admit(c *net.TCPConn) {
 	e, err := p.judge(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
 	if err != nil {
-		p.o.Logger.Debug("connection dropped", slog.String("error", err.Error()))
+		p.a.o.Logger.Debug("connection dropped", slog.String("error", err.Error()))
 		p.gate.free()
 		reset(c)
 		return
 	}
 	a := &conn{TCPConn: c, gate: &p.gate, of: &p.gate.strangers}
-	most, handle := max(1, p.o.Connections/strangers), p.o.Stranger
+	most, handle := max(1, p.a.o.Connections/strangers), p.a.o.Stranger
 	if e != nil {
-		a.of, most, handle = &e.conns, p.o.Connections, e.service.Handle
+		a.of, most, handle = &e.conns, p.a.o.Connections, e.service.Handle
 	} else {
 		a.refused = p.notTheirs()
 	}
@@ -164,6 +205,17 @@ func (g *gate) open() {
 	defer g.mu.Unlock()
 	g.closed = make(chan struct{})
 	g.strangers.ended = false
+}
+
+// begin counts one more who accepts, unless the gate is shut.
+func (g *gate) begin(accepting *sync.WaitGroup) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shutNow() {
+		return false
+	}
+	accepting.Add(1)
+	return true
 }
 
 // shut makes take say false.

@@ -76,12 +76,12 @@ func (p *place) unheard(e *entry, others []*entry) error {
 	deadline := time.NewTimer(dropping)
 	defer deadline.Stop()
 	for {
-		strangers, err := p.o.Tree.Eavesdroppers(e.process)
+		strangers, err := p.a.o.Tree.Eavesdroppers(e.process)
 		if err != nil {
 			return step(err, e, "see who else is in its network namespace")
 		}
 		strangers = slices.DeleteFunc(strangers, func(s attest.Eavesdropper) bool {
-			i, err := p.o.Tree.Nearest(s.Cgroup, known)
+			i, err := p.a.o.Tree.Nearest(s.Cgroup, known)
 			return err == nil && i >= 0
 		})
 		if len(strangers) == 0 {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -23,9 +22,8 @@ import (
 // What is in the kernel is there as long as there are residents. A place may stand empty for the moment in which the
 // last one has left and another is on its way in.
 type place struct {
-	o       Options
-	failed  func(*place, error) // told once if accepting ends by itself
-	users   int                 // who holds it or is about to; guarded by Attacher.mu
+	a       *Attacher
+	users   int // who holds it or is about to; guarded by Attacher.mu
 	host    bool
 	gate    gate
 	witness *attest.Witness          // set while there are residents
@@ -35,13 +33,13 @@ type place struct {
 	ns        *netns.NS  // nil: nothing of ours is there
 	reached   []netip.AddrPort
 	added     []netip.Addr // by us, now or before a restart; what the container had before is not ours to remove
-	listeners []*net.TCPListener
+	listeners []*listener
 	steering  *skl.Steering // nil: the kernel cannot steer, and each destination has a listener of its own
 	accepting sync.WaitGroup
 }
 
-func newPlace(host bool, o Options, failed func(*place, error)) *place {
-	p := &place{o: o, failed: failed, host: host}
+func newPlace(host bool, a *Attacher) *place {
+	p := &place{a: a, host: host}
 	p.gate.init()
 	p.living.Store(new([]*entry))
 	return p
@@ -84,11 +82,12 @@ func (p *place) settle(e *entry) error {
 	}
 	now := append(slices.Clone(p.residents()), e)
 	p.living.Store(&now)
-	p.gate.resize(p.o.Connections * len(now))
+	p.gate.resize(p.a.o.Connections * len(now))
 	if first {
 		p.gate.open()
-		for _, l := range p.listeners {
-			p.accept(l)
+		if err := p.accept(p.listeners); err != nil {
+			p.living.Store(new([]*entry))
+			return errors.Join(step(err, e, "watch its listener"), p.clear(false))
 		}
 	}
 	return nil
@@ -113,7 +112,11 @@ func (p *place) reach(e *entry) error {
 		return errors.Join(err, p.ns.RemoveAddresses(added))
 	}
 	p.added = append(p.added, added...)
-	p.reached = append(p.reached, dests...)
+	if p.reached == nil {
+		p.reached = e.service.Destinations // nearly always all there is, and of many containers the same
+	} else {
+		p.reached = slices.Concat(p.reached, dests)
+	}
 	return nil
 }
 
@@ -140,7 +143,7 @@ func (p *place) listen(e *entry, dests []netip.AddrPort) (err error) {
 	}
 	switch {
 	case p.steering != nil:
-		err = p.steering.Update(p.listeners[0], slices.Concat(p.reached, dests))
+		err = p.steering.Update(p.listeners[0].TCPListener, slices.Concat(p.reached, dests))
 	case len(p.listeners) > 0:
 		err = p.listenAt(dests)
 	default:
@@ -164,25 +167,26 @@ func (p *place) steer(dests []netip.AddrPort) error {
 		_ = l.Close()
 		return err
 	}
-	p.listeners = append(p.listeners, l)
+	p.listeners = append(p.listeners, &listener{TCPListener: l})
 	return nil
 }
 
 func (p *place) listenAt(dests []netip.AddrPort) error {
-	var opened []*net.TCPListener
+	var opened []*listener
 	for _, d := range dests {
 		l, err := p.ns.ListenAt(d)
-		if err != nil {
-			for _, l := range opened {
-				_ = l.Close()
-			}
-			return err
+		if err == nil {
+			opened = append(opened, &listener{TCPListener: l})
+			continue
 		}
-		opened = append(opened, l)
+		for _, l := range opened {
+			_ = l.Close()
+		}
+		return err
 	}
 	if len(p.listeners) > 0 { // else settle does, once there is somebody to answer
-		for _, l := range opened {
-			p.accept(l)
+		if err := p.accept(opened); err != nil {
+			return err
 		}
 	}
 	p.listeners = append(p.listeners, opened...)
@@ -199,7 +203,7 @@ func (p *place) leave(e *entry, stay bool) error {
 	if len(now) == 0 {
 		err = p.clear(stay)
 	} else {
-		p.gate.resize(p.o.Connections * len(now))
+		p.gate.resize(p.a.o.Connections * len(now))
 	}
 	p.gate.drop(&e.conns)
 	return err
@@ -214,7 +218,7 @@ func (p *place) clear(stay bool) error {
 	p.gate.shut()
 	var errs []error
 	for _, l := range p.listeners {
-		errs = append(errs, l.Close())
+		errs = append(errs, l.close())
 	}
 	p.accepting.Wait()
 	p.gate.drop(&p.gate.strangers)
@@ -245,7 +249,7 @@ func (p *place) missing() string {
 	gone, err := p.ns.Missing(hosts(p.reached))
 	switch {
 	case err != nil:
-		p.o.Logger.Warn("network namespace not looked at", slog.String("error", err.Error()))
+		p.a.o.Logger.Warn("network namespace not looked at", slog.String("error", err.Error()))
 		return ""
 	case len(gone) > 0:
 		return fmt.Sprintf("the address %s on lo", gone[0])

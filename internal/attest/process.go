@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is one process for good, by a pidfd. A process id is a number that comes round again; a pidfd is not. A
-// Watcher says when it has ended.
+// Process is one process for good, by a pidfd. A process id is a number that comes round again; a pidfd is not. Its
+// pidfd becomes readable when it has ended (package readiness).
 // It is safe for concurrent use.
 type Process struct {
 	file  *os.File
@@ -185,6 +185,9 @@ func (p *Process) Same(o *Process) bool {
 	}
 	return p.pid != 0 && p.pid == o.pid && p.start == o.start
 }
+
+// SyscallConn gives access to the pidfd, which stays the process's.
+func (p *Process) SyscallConn() (syscall.RawConn, error) { return p.conn, nil }
 
 // File is the pidfd, which stays the process's.
 func (p *Process) File() *os.File { return p.file }

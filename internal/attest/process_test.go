@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,60 +79,6 @@ func TestEndedIsClosedWhenTheProcessBecomesAZombie(t *testing.T) {
 	}
 	if q, err := attest.OpenProcess(c.Process.Pid); !errors.Is(err, attest.ErrGone) {
 		t.Errorf("OpenProcess of a zombie = %v, %v, want ErrGone", q, err)
-	}
-}
-
-func TestForgottenProcessIsNotReported(t *testing.T) {
-	c := sleeper(t)
-	p, other := open(t, c.Process.Pid), open(t, c.Process.Pid)
-	w := watcher(t)
-	ticket, err := w.Watch(p, func() { t.Error("told of the end of a process that was forgotten") })
-	check(t, err)
-	end := make(chan struct{})
-	_, err = w.Watch(other, func() { close(end) })
-	check(t, err)
-	w.Forget(p, ticket)
-	check(t, c.Process.Kill())
-	wait(t, end)
-}
-
-func TestWatcherTellsOfEveryProcessOnce(t *testing.T) {
-	const many = 100 // more than the kernel reports at once
-	w := watcher(t)
-	var told [many]atomic.Int32
-	var all sync.WaitGroup
-	var running []*exec.Cmd
-	for i := range many {
-		c := sleeper(t)
-		running = append(running, c)
-		all.Add(1)
-		_, err := w.Watch(open(t, c.Process.Pid), func() { told[i].Add(1); all.Done() })
-		check(t, err)
-	}
-	for _, c := range running {
-		check(t, c.Process.Kill())
-	}
-	end := make(chan struct{})
-	go func() { all.Wait(); close(end) }()
-	wait(t, end)
-	for i := range told {
-		if n := told[i].Load(); n != 1 {
-			t.Errorf("process %d: told %d times", i, n)
-		}
-	}
-}
-
-func TestClosedWatcherWatchesNothing(t *testing.T) {
-	w, err := attest.NewWatcher()
-	check(t, err)
-	c := sleeper(t)
-	p := open(t, c.Process.Pid)
-	_, err = w.Watch(p, func() { t.Error("told by a watcher that is closed") })
-	check(t, err)
-	check(t, w.Close())
-	check(t, c.Process.Kill())
-	if _, err := w.Watch(p, func() { t.Error("told by a watcher that is closed") }); err == nil {
-		t.Error("a closed watcher takes processes")
 	}
 }
 

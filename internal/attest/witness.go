@@ -46,9 +46,16 @@ type Witness struct {
 	fd     int
 	closed bool
 	seq    uint32
+}
+
+// buffers are for one question and its answer. They are shared by all witnesses, of which there is one in each attached
+// container, and few at work.
+type buffers struct {
 	asked  [sizeofQuestion]byte
 	answer [maxAnswer]byte
 }
+
+var spare = sync.Pool{New: func() any { return new(buffers) }}
 
 // patience is how long the kernel may take, in seconds. It answers before the question's system call returns; only
 // an answer that was lost for want of memory never comes.
@@ -103,18 +110,20 @@ func (w *Witness) ask(q question) (Socket, error) {
 	if w.closed {
 		return Socket{}, os.ErrClosed
 	}
+	b := spare.Get().(*buffers)
+	defer spare.Put(b)
 	w.seq++
-	q.encode(&w.asked, w.seq)
-	if err := retry(func() error { return unix.Send(w.fd, w.asked[:], 0) }); err != nil {
+	q.encode(&b.asked, w.seq)
+	if err := retry(func() error { return unix.Send(w.fd, b.asked[:], 0) }); err != nil {
 		return Socket{}, fmt.Errorf("ask sock_diag: %w", err)
 	}
 	for {
 		var n int
-		err := retry(func() (err error) { n, err = unix.Read(w.fd, w.answer[:]); return err })
+		err := retry(func() (err error) { n, err = unix.Read(w.fd, b.answer[:]); return err })
 		if err != nil {
 			return Socket{}, fmt.Errorf("read sock_diag: %w", err)
 		}
-		found, err := decode(w.answer[:n], w.seq)
+		found, err := decode(b.answer[:n], w.seq)
 		if errors.Is(err, errOtherQuestion) { // one we gave up on
 			continue
 		}

@@ -19,6 +19,7 @@ import (
 
 	"taskrole/internal/attest"
 	"taskrole/internal/netns"
+	"taskrole/internal/readiness"
 	"taskrole/internal/testkit"
 )
 
@@ -65,20 +66,14 @@ func open(tb testing.TB, pid int) *attest.Process {
 	return p
 }
 
-// watcher goes with the test.
-func watcher(tb testing.TB) *attest.Watcher {
-	tb.Helper()
-	w, err := attest.NewWatcher()
-	check(tb, err)
-	tb.Cleanup(func() { _ = w.Close() })
-	return w
-}
-
 // ended is closed when p's process has ended.
 func ended(tb testing.TB, p *attest.Process) <-chan struct{} {
 	tb.Helper()
+	set, err := readiness.NewSet()
+	check(tb, err)
+	tb.Cleanup(func() { _ = set.Close() })
 	c := make(chan struct{})
-	_, err := watcher(tb).Watch(p, func() { close(c) })
+	_, err = set.Watch(p, func() { close(c) })
 	check(tb, err)
 	return c
 }
