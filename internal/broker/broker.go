@@ -1,8 +1,9 @@
 // Package broker keeps the credentials of every container in memory and fresh.
 //
-// It is asked for a grant and answers with a Lease, from which credentials are read without waiting. One goroutine a
-// grant talks to STS, however many containers share it: it fetches once, renews at 30 to 50 % of the life, and stops
-// with the last lease. The SDK's own aws.CredentialsCache is not used because it renews in the foreground of
+// It is asked for a grant and answers with a Lease, from which credentials are read without waiting. There is one call to
+// STS at a time for a grant, however many containers share it: it is fetched once, renewed at 30 to 50 % of its life, and
+// no more after the last lease. One goroutine and one timer watch over all grants, so that one that is not due costs
+// nothing but what it holds. The SDK's own aws.CredentialsCache is not used because it renews in the foreground of
 // whoever asks, and throws the old value away when that fails.
 //
 // The broker refuses to serve what has expired, and to drop what has not. It knows nothing of AWS beyond the Source it
@@ -57,16 +58,18 @@ const (
 type Broker struct {
 	source Source
 	log    *slog.Logger
-	now    func() time.Time
+	now    func() time.Time // nil: the wall clock is time.Now, and one look reads both clocks
+	begun  time.Time        // where the monotonic clock is counted from
 	// calls caps everything; renewals, which can wait, pass background first, so that half of the calls are left for
 	// containers that are just starting.
 	calls, background *rate.Limiter
 
 	ctx     context.Context //nolint:containedctx // the life of the broker's own goroutines, not of a request
 	cancel  context.CancelFunc
-	running sync.WaitGroup // one for each entry's goroutine; Close waits
+	running sync.WaitGroup // the watch and one for each call; Close waits
+	changed chan struct{}  // the watch is to look again
 
-	mu      sync.Mutex // guards what follows, and the holders and idleSince of every entry
+	mu      sync.Mutex // guards what follows, and what the entries say it does
 	closed  bool
 	entries map[string]*entry  // by grant.Key
 	refused map[string]refusal // grants whose first call failed a moment ago
@@ -85,18 +88,16 @@ func New(o Options) *Broker {
 	if o.CallsPerSecond <= 0 {
 		o.CallsPerSecond = defaultCalls
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	limiter := func(perSecond float64) *rate.Limiter {
 		return rate.NewLimiter(rate.Limit(perSecond), int(math.Max(1, math.Ceil(perSecond))))
 	}
 	b := &Broker{
-		source: o.Source, log: o.Logger, now: o.Now,
+		source: o.Source, log: o.Logger, now: o.Now, begun: time.Now(), changed: make(chan struct{}, 1),
 		calls: limiter(o.CallsPerSecond), background: limiter(o.CallsPerSecond / 2), //nolint:mnd // half
 		entries: map[string]*entry{}, refused: map[string]refusal{},
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.running.Go(b.watch)
 	return b
 }
 
@@ -114,17 +115,19 @@ func (b *Broker) Close() {
 // returned to everybody who waited for it, and for a few seconds to whoever asks next. When ctx ends first, the fault is
 // credentials-not-ready, and the call goes on for the others. The caller releases the lease.
 func (b *Broker) Acquire(ctx context.Context, g grant.Grant) (*Lease, error) {
-	e, err := b.join(g)
+	e, ready, err := b.join(g)
 	if err != nil {
 		return nil, err
 	}
 	l := &Lease{entry: e}
-	select {
-	case <-e.ready:
-	case <-ctx.Done():
-		l.Release()
-		return nil, fault.Wrap(ctx.Err(), fault.CredentialsNotReady,
-			fmt.Sprintf("STS has not answered yet for the role %s", g.Role), "try again in a moment")
+	if ready != nil {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			l.Release()
+			return nil, fault.Wrap(ctx.Err(), fault.CredentialsNotReady,
+				fmt.Sprintf("STS has not answered yet for the role %s", g.Role), "try again in a moment")
+		}
 	}
 	// Not only the first failure: the credentials of a grant that others hold may have run out.
 	if _, err := l.Credentials(); err != nil {
@@ -134,28 +137,29 @@ func (b *Broker) Acquire(ctx context.Context, g grant.Grant) (*Lease, error) {
 	return l, nil
 }
 
-// join finds or makes the entry of the grant and counts the caller as a holder.
-func (b *Broker) join(g grant.Grant) (*entry, error) {
+// join finds or makes the entry of the grant and counts the caller as a holder. ready is closed after the first call; nil
+// says that it has been.
+func (b *Broker) join(g grant.Grant) (_ *entry, ready <-chan struct{}, err error) {
 	key := g.Key()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return nil, fault.New(fault.CredentialsNotReady, "the agent is stopping", "try again when it is back")
+		return nil, nil, fault.New(fault.CredentialsNotReady, "the agent is stopping", "try again when it is back")
 	}
 	if r, ok := b.refused[key]; ok && time.Now().Before(r.until) {
-		return nil, r.err
+		return nil, nil, r.err
 	}
 	e, ok := b.entries[key]
 	if !ok {
-		e = &entry{b: b, grant: g, key: key, ready: make(chan struct{}), changed: make(chan struct{}, 1)}
+		e = &entry{b: b, grant: g, key: key, ready: make(chan struct{}), calling: true}
 		b.entries[key] = e
-		b.running.Go(func() { e.run(b.ctx) })
+		b.running.Go(func() { e.fetch(b.ctx) })
 	}
 	e.holders++
-	if e.holders == 1 {
-		e.wake()
+	if e.holders == 1 && ok {
+		b.wake()
 	}
-	return e, nil
+	return e, e.ready, nil
 }
 
 // leave takes one holder off the entry.
@@ -164,9 +168,73 @@ func (b *Broker) leave(e *entry) {
 	defer b.mu.Unlock()
 	e.holders--
 	if e.holders == 0 {
-		e.idleSince = time.Now()
-		e.wake()
+		e.idleSince = b.moment().mono
+		b.wake()
 	}
+}
+
+// wake makes the watch look again.
+func (b *Broker) wake() {
+	select {
+	case b.changed <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+}
+
+// watch starts the renewal of whatever is due, until the broker closes.
+func (b *Broker) watch() {
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-timer.C:
+		case <-b.changed:
+		}
+		timer.Reset(b.renewDue())
+	}
+}
+
+// renewDue starts the renewal of what is due and drops what nobody holds any more. It returns how long nothing else will
+// be to do. It looks at every grant: that takes microseconds, and happens not much more often than a renewal.
+func (b *Broker) renewDue() time.Duration {
+	pause := tick
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.moment()
+	for _, e := range b.entries {
+		if e.calling {
+			continue // it wakes us when it is done
+		}
+		left := e.next.after(now)
+		if e.holders == 0 {
+			left = min(left, idleFor-(now.mono-e.idleSince))
+		}
+		switch {
+		case left > 0:
+			pause = min(pause, left)
+		case e.holders == 0:
+			// What is due is not kept for a later lease, so that a lease always begins with fresh credentials.
+			delete(b.entries, e.key)
+		default:
+			e.calling = true
+			b.running.Go(func() { e.renew(b.ctx) })
+		}
+	}
+	return pause
+}
+
+// called notes when to call for the entry again, after its call has ended.
+func (b *Broker) called(e *entry, next moment) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e.next, e.calling = next, false
+	if e.ready != nil {
+		close(e.ready)
+		e.ready = nil
+	}
+	b.wake()
 }
 
 // refuse takes the entry out after its first call failed, and remembers the fault for a moment.
@@ -174,6 +242,8 @@ func (b *Broker) refuse(e *entry, err *fault.Error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.entries, e.key)
+	close(e.ready)
+	e.ready = nil
 	now := time.Now()
 	for k, r := range b.refused { // so the map holds what came within refusedFor, which the call cap bounds
 		if !now.Before(r.until) {
@@ -181,24 +251,6 @@ func (b *Broker) refuse(e *entry, err *fault.Error) {
 		}
 	}
 	b.refused[e.key] = refusal{until: now.Add(refusedFor), err: err}
-}
-
-// idle says whether nobody holds the entry, and for how long it still may stay.
-func (b *Broker) idle(e *entry) (left time.Duration, idle bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return idleFor - time.Since(e.idleSince), e.holders == 0
-}
-
-// drop takes the entry out if still nobody holds it.
-func (b *Broker) drop(e *entry) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e.holders > 0 {
-		return false
-	}
-	delete(b.entries, e.key)
-	return true
 }
 
 // call asks the source once, within the cap, and checks what it gives.
@@ -213,7 +265,7 @@ func (b *Broker) call(ctx context.Context, g grant.Grant, renewal bool) (secret.
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	c, err := b.ask(ctx, g)
+	c, err := b.source.AssumeRole(ctx, g)
 	switch {
 	case err != nil && ctx.Err() != nil && fault.CodeOf(err) == fault.Internal:
 		return secret.Credentials{}, fault.Wrap(err, fault.STSUnreachable,
@@ -223,26 +275,12 @@ func (b *Broker) call(ctx context.Context, g grant.Grant, renewal bool) (secret.
 	case !c.Complete():
 		return secret.Credentials{}, fault.New(fault.STSUnreachable,
 			fmt.Sprintf("STS gave an incomplete answer for the role %s", g.Role), "check that sts.endpoint really is STS")
-	case !b.now().Before(c.Expires):
+	case b.untilWall(c.Expires) <= 0:
 		return secret.Credentials{}, fault.New(fault.CredentialsExpired,
 			fmt.Sprintf("STS gave credentials for the role %s that expired at %s, which is past on this host", g.Role,
 				c.Expires.UTC().Format(time.RFC3339)), "set this host's clock")
 	}
 	return c, nil
-}
-
-// ask calls the source on a goroutine that ends with the call: an SDK and TLS need a stack of some 32 KB, and the entry's
-// own goroutine would keep it for the life of the container.
-func (b *Broker) ask(ctx context.Context, g grant.Grant) (secret.Credentials, error) {
-	var c secret.Credentials
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c, err = b.source.AssumeRole(ctx, g)
-	}()
-	<-done
-	return c, err
 }
 
 func stopping(err error) *fault.Error {

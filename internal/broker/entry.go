@@ -30,19 +30,22 @@ const (
 	tick = 30 * time.Second
 )
 
-// entry is one grant: what is held for it, and the goroutine that renews it.
+// entry is one grant: what is held for it, and when to call for it again.
 type entry struct {
 	b     *Broker
 	grant grant.Grant
 	key   string
 
-	holders   int       // leases and waiting callers; guarded by b.mu
-	idleSince time.Time // when holders became 0; guarded by b.mu
+	// Guarded by b.mu.
+	holders   int           // leases and waiting callers
+	idleSince time.Duration // when holders became 0, on the monotonic clock
+	calling   bool          // a call is under way; whoever makes it owns failures
+	next      moment        // when to call again, unless calling
+	ready     chan struct{} // closed after the first call, and nil from then on
 
-	changed chan struct{} // holders became 0, or more than 0, or somebody found nothing valid
-	ready   chan struct{} // closed after the first call
-	held    atomic.Pointer[held]
-	trouble atomic.Pointer[fault.Error] // of the last call, nil if it went well
+	failures int // of the last calls, in a row
+	held     atomic.Pointer[held]
+	trouble  atomic.Pointer[fault.Error] // of the last call, nil if it went well
 }
 
 // held are credentials and when they end on either clock. The wall clock decides what AWS will say. The monotonic one is
@@ -53,95 +56,82 @@ type held struct {
 }
 
 func (e *entry) hold(c secret.Credentials) {
-	e.held.Store(&held{Credentials: c, end: e.in(c.Expires.Sub(e.b.now().Round(0)))})
+	e.held.Store(&held{Credentials: c, end: e.b.in(e.b.untilWall(c.Expires))})
 }
 
-// wake tells run that holders has changed.
-func (e *entry) wake() {
-	select {
-	case e.changed <- struct{}{}:
-	default: // it has not looked since the last time
+// moment is a point in time on both clocks: since the broker began, and since 1970. It has come as soon as it has on
+// either: the wall clock may have been put back, the monotonic one may have slept with the host.
+type moment struct {
+	mono time.Duration
+	wall int64 // nanoseconds
+}
+
+// moment is now.
+func (b *Broker) moment() moment {
+	t := time.Now()
+	m := moment{mono: t.Sub(b.begun), wall: t.UnixNano()}
+	if b.now != nil {
+		m.wall = b.now().UnixNano()
 	}
+	return m
 }
 
-// moment is a point in time on both clocks. It has come as soon as it has on either: the wall clock may have been put
-// back, the monotonic one may have slept with the host.
-type moment struct{ mono, wall time.Time }
-
-func (e *entry) in(d time.Duration) moment {
-	return moment{mono: time.Now().Add(d), wall: e.b.now().Round(0).Add(d)}
+// in is so long from now, at most a year: no session lasts that long, and no sum overflows.
+func (b *Broker) in(d time.Duration) moment {
+	const longest = 365 * 24 * time.Hour
+	m := b.moment()
+	d = min(d, longest)
+	return moment{mono: m.mono + d, wall: m.wall + int64(d)}
 }
 
-func (e *entry) left(m moment) time.Duration {
-	return min(time.Until(m.mono), m.wall.Sub(e.b.now().Round(0)))
+// after is how long m comes after now; not at all if it is past on either clock.
+func (m moment) after(now moment) time.Duration {
+	return min(m.mono-now.mono, time.Duration(m.wall-now.wall))
 }
 
-// run fetches the first credentials and then keeps them fresh until nobody holds them or the broker closes.
-func (e *entry) run(ctx context.Context) {
+// untilWall is how far t is away by the wall clock alone.
+func (b *Broker) untilWall(t time.Time) time.Duration {
+	if b.now != nil {
+		return t.Round(0).Sub(b.now().Round(0))
+	}
+	return t.Round(0).Sub(time.Now().Round(0))
+}
+
+// fetch gets the first credentials.
+func (e *entry) fetch(ctx context.Context) {
 	c, err := e.b.call(ctx, e.grant, false)
 	if err != nil {
 		e.trouble.Store(err)
 		e.b.refuse(e, err)
-		close(e.ready)
 		return
 	}
 	e.hold(c)
-	close(e.ready)
-	next, failures := e.in(e.spread(c)), 0
-	for e.pause(ctx, next) {
-		c, err := e.b.call(ctx, e.grant, true)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			failures++
-			e.trouble.Store(err)
-			next = e.in(backoff(failures))
-			e.b.log.WarnContext(ctx, "credentials not renewed", slog.String("role_arn", e.grant.Role.String()),
-				slog.String("code", string(err.Code)), slog.String("error", err.What))
-		default:
-			failures = 0
-			e.hold(c) // before the trouble goes: a reader must not see neither
-			e.trouble.Store(nil)
-			next = e.in(e.spread(c))
-			e.b.log.DebugContext(ctx, "credentials renewed", slog.String("role_arn", e.grant.Role.String()))
-		}
-	}
+	e.b.called(e, e.b.in(e.spread(c)))
 }
 
-// pause waits for the moment to renew. It returns false if there is nothing to renew any more.
-func (e *entry) pause(ctx context.Context, next moment) bool {
-	timer := time.NewTimer(tick)
-	defer timer.Stop()
-	for {
-		left := e.left(next)
-		idleLeft, idle := e.b.idle(e)
-		switch {
-		case ctx.Err() != nil:
-			return false
-		case idle && (left <= 0 || idleLeft <= 0):
-			// What is due is not kept for a later lease, so that a lease always begins with fresh credentials.
-			if e.b.drop(e) {
-				return false
-			}
-			continue
-		case left <= 0:
-			return true
-		case idle:
-			left = min(left, idleLeft)
-		}
-		timer.Reset(min(left, tick))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		case <-e.changed:
-		}
+// renew gets further ones, and keeps what there is if that fails.
+func (e *entry) renew(ctx context.Context) {
+	c, err := e.b.call(ctx, e.grant, true)
+	switch {
+	case ctx.Err() != nil: // the broker has closed: nobody looks any more
+	case err != nil:
+		e.failures++
+		e.trouble.Store(err)
+		e.b.log.WarnContext(ctx, "credentials not renewed", slog.String("role_arn", e.grant.Role.String()),
+			slog.String("code", string(err.Code)), slog.String("error", err.What))
+		e.b.called(e, e.b.in(backoff(e.failures)))
+	default:
+		e.failures = 0
+		e.hold(c) // before the trouble goes: a reader must not see neither
+		e.trouble.Store(nil)
+		e.b.log.DebugContext(ctx, "credentials renewed", slog.String("role_arn", e.grant.Role.String()))
+		e.b.called(e, e.b.in(e.spread(c)))
 	}
 }
 
 // spread is how long to keep c before renewing it.
 func (e *entry) spread(c secret.Credentials) time.Duration {
-	life := c.Expires.Sub(e.b.now().Round(0))
+	life := e.b.untilWall(c.Expires)
 	latest := time.Duration(renewTo * float64(life))
 	// Shorter sessions are renewed earlier, so that as much is left as of one of an hour; those so short that STS would be
 	// asked all the time get what they can.
@@ -167,8 +157,9 @@ type Lease struct {
 
 // Credentials returns the current ones, from memory and at once. They have not expired by the wall clock of this host,
 // which is what AWS will compare with, nor by the time that has passed since they were fetched. Whoever finds them
-// expired, as after the host was suspended, has the clocks looked at anew, so that the next one need not wait. The fault is credentials-expired if nothing valid is left, with what STS said
-// last, and credentials-not-ready if there never was anything or the lease has been released.
+// expired, as after the host was suspended, has the clocks looked at anew, so that the next one need not wait. The fault
+// is credentials-expired if nothing valid is left, with what STS said last, and credentials-not-ready if there never was
+// anything or the lease has been released.
 func (l *Lease) Credentials() (secret.Credentials, error) {
 	if l.released.Load() {
 		return secret.Credentials{}, fault.New(fault.CredentialsNotReady, "the container gave its credentials back", "")
@@ -181,10 +172,10 @@ func (l *Lease) Credentials() (secret.Credentials, error) {
 	case c == nil:
 		return secret.Credentials{}, fault.New(fault.CredentialsNotReady,
 			fmt.Sprintf("the first credentials of the role %s are not there yet", e.grant.Role), "try again in a moment")
-	case e.left(c.end) > 0:
+	case c.end.after(e.b.moment()) > 0:
 		return c.Credentials, nil
 	}
-	e.wake()
+	e.b.wake()
 	what := fmt.Sprintf("the credentials of the role %s expired at %s", e.grant.Role, c.Expires.UTC().Format(time.RFC3339))
 	if trouble == nil {
 		return secret.Credentials{}, fault.New(fault.CredentialsExpired, what+" and are being renewed", "try again in a moment")

@@ -65,13 +65,14 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	bin := f.String("bin", "bin", "directory of taskrole and taskrole-runtime")
 	out := f.String("out", "", "Markdown file to write the table to")
 	strict := f.Bool("strict", false, "exit with status 3 when a budget is not met")
+	only := f.String("only", "", "do only the steps whose name contains this: for working on one figure, not for the page")
 	rounds := f.Int("rounds", 5, "rounds of each comparison; the median counts")
-	if f.Parse(args) != nil || f.NArg() > 0 || *rounds < 1 {
+	if f.Parse(args) != nil || f.NArg() > 0 || *rounds < 1 || *only != "" && *out != "" {
 		f.Usage()
 		return 2
 	}
 	r := report{begun: time.Now(), machine: describeMachine(), rounds: *rounds, loads: []string{loadAverage()}}
-	figures, err := measureAll(ctx, *bin, *rounds, func(what string) { fmt.Fprintln(stderr, "bench:", what) })
+	figures, err := measureAll(ctx, *bin, *only, *rounds, func(what string) { fmt.Fprintln(stderr, "bench:", what) })
 	r.figures, r.loads = figures, append(r.loads, loadAverage())
 	r.text(stdout)
 	if err == nil && *out != "" {
