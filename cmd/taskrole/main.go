@@ -17,5 +17,6 @@ func main() {
 		Agent: func(ctx context.Context, path string, logger *slog.Logger, reload <-chan os.Signal) error {
 			return agent.Run(ctx, agent.Options{ConfigPath: path, Logger: logger, Reload: reload})
 		},
+		Describe: agent.Roles,
 	}))
 }

@@ -21,7 +21,6 @@ import (
 	"taskrole/internal/egress"
 	"taskrole/internal/endpoint"
 	"taskrole/internal/fault"
-	"taskrole/internal/grant"
 	"taskrole/internal/netns"
 	"taskrole/internal/policy"
 	"taskrole/internal/taskmeta"
@@ -146,10 +145,7 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 			return attach.Service{}, err
 		}
 	}
-	lease, err := a.broker.Acquire(ctx, grant.Grant{
-		Role: role.ARN, Session: t.Session, Duration: role.Duration, ExternalID: role.ExternalID,
-		Policy: role.Policy, Tags: role.Tags, Region: cfg.RegionOf(role),
-	})
+	lease, err := a.broker.Acquire(ctx, newGrant(cfg, role, t.Session))
 	if err != nil {
 		return attach.Service{}, err
 	}

@@ -91,7 +91,7 @@ func Run(ctx context.Context, o Options) error {
 	side.Go(func() { a.watchHost(ctx) })
 	side.Go(func() { a.watchdog(ctx) })
 	side.Go(func() { tidy(ctx, a.done, debug.FreeOSMemory) })
-	err = control.Serve(ctx, l, a, o.Logger)
+	err = control.Serve(ctx, l, a, o.Logger, control.WithOperator(operator{a}))
 	cancel()
 	side.Wait()
 	return err

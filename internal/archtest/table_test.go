@@ -20,7 +20,7 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "config fault"},
+		{"cli", "config control fault table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
 		{"hook", "container control fault"},
@@ -31,7 +31,7 @@ var house = []floor{
 		{"broker", "fault grant secret"},
 		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
-		{"control", "container fault"},
+		{"control", "container fault secret"},
 		{"taskmeta", "arn container fault"},
 	}},
 	{"2 doors: each the only importer of its library", []row{
@@ -44,12 +44,14 @@ var house = []floor{
 		{"readiness", ""},
 		{"skl", ""},
 		{"systemd", ""},
+		{"terminal", ""},
 	}},
 	{"1 rules: values in, values out", []row{
 		{"cdispec", "address fault ociedit"},
 		{"config", "arn container fault instance policy"},
 		{"ociedit", "fault"},
 		{"policy", "container"},
+		{"table", ""},
 	}},
 	{"0 words: what we talk about", []row{
 		{"address", ""},
@@ -109,13 +111,13 @@ var doors = []door{
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
 	{"golang.org/x/sys/unix", "attest control hook netns readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
-		"lab/imds test/bench"},
+		"lab/imds terminal test/bench"},
 	{"golang.org/x/time/", "broker egress"},
 }
 
 // reveals are the packages where a secret's text comes out: endpoint writes the bytes a container is answered with,
-// agent keeps the key of IMDS tokens, and the lab checks signatures and answers for AWS.
-var reveals = []string{"agent", "endpoint", "lab/cloud", "lab/iam", "lab/s3", "lab/sts"}
+// agent keeps the key of IMDS tokens, control hands credentials to root at the command line, and the lab checks signatures and answers for AWS.
+var reveals = []string{"agent", "control", "endpoint", "lab/cloud", "lab/iam", "lab/s3", "lab/sts"}
 
 // neverInRuntime may not be in taskrole-runtime, which runs at every start of a container: nothing slow to load,
 // nothing large, nothing that can reach a network.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"taskrole/internal/config"
+	"taskrole/internal/control"
 	"taskrole/internal/fault"
 )
 
@@ -32,6 +33,8 @@ type Options struct {
 	Stdout io.Writer
 	Stderr io.Writer
 	Agent  Agent // what "taskrole agent" runs
+	// Describe says of a configuration what its agent would say of its roles.
+	Describe func(*config.Config) []control.Role
 }
 
 // Run runs one command and returns the exit code.
@@ -66,7 +69,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newConfig(o), newVersion(o))
+	root.AddCommand(newAgent(o), newConfig(o), newRoles(o), newVersion(o))
 	return root
 }
 
@@ -88,6 +91,9 @@ func show(w io.Writer, f *fault.Error) {
 	}
 	_, _ = io.WriteString(w, text) // if stderr is closed there is nowhere left to say so
 }
+
+// note tells a person something beside the answer.
+func note(w io.Writer, what string) { _, _ = io.WriteString(w, "taskrole: note: "+what+"\n") }
 
 // configFault prints every problem of a configuration file, one a line, and returns the fault that sums them up. An
 // error that is not about the file's content is returned as a fault.

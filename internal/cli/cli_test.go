@@ -14,6 +14,7 @@ import (
 
 	"taskrole/internal/cli"
 	"taskrole/internal/config"
+	"taskrole/internal/control"
 	"taskrole/internal/fault"
 )
 
@@ -25,8 +26,16 @@ type result struct {
 func run(t *testing.T, agent cli.Agent, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := cli.Run(t.Context(), cli.Options{Args: args, Stdout: &stdout, Stderr: &stderr, Agent: agent})
+	code := cli.Run(t.Context(), cli.Options{Args: args, Stdout: &stdout, Stderr: &stderr, Agent: agent, Describe: describe})
 	return result{code, stdout.String(), stderr.String()}
+}
+
+func describe(cfg *config.Config) []control.Role {
+	var roles []control.Role
+	for _, r := range cfg.Roles {
+		roles = append(roles, control.Role{Name: r.Name, ARN: r.ARN.String(), Allow: []string{"any container"}})
+	}
+	return roles
 }
 
 func answer(err error) cli.Agent {
@@ -53,7 +62,7 @@ func TestWrongWordsAreUsage(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"version"}} {
+	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"version"}, {"roles"}} {
 		r := run(t, answer(nil), append(args, "--help")...)
 		if r.code != fault.ExitOK || !strings.Contains(r.stdout, "Examples:\n  taskrole") {
 			t.Errorf("taskrole %q --help: exit %d, stdout %q", args, r.code, r.stdout)

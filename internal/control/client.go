@@ -22,33 +22,45 @@ func Attach(ctx context.Context, socket string, r AttachRequest, pidfd, netns *o
 		return AttachReply{}, err
 	}
 	if answer.Attach == nil || answer.Attach.Container != r.ID || answer.Attach.Role != r.Role {
-		return AttachReply{}, unreachable(errors.New("reply is about something else"),
-			fmt.Sprintf("what answers at %s is not the taskrole agent", socket))
+		return AttachReply{}, notTheAgent(socket)
 	}
 	return *answer.Attach, nil
 }
 
 // List asks the agent at socket for the containers attached now. Errors are as those of Attach.
 func List(ctx context.Context, socket string) (ListReply, error) {
-	var all ListReply
-	var after container.ID
-	for {
-		answer, err := call(ctx, socket, request{List: &listRequest{After: after}})
+	all, err := pages(func(after string) ([]Attached, bool, error) {
+		answer, err := call(ctx, socket, request{List: &listRequest{After: container.ID(after)}})
 		if err != nil {
-			return ListReply{}, err
+			return nil, false, err
 		}
-		page := answer.List
-		if page == nil || page.More && len(page.Containers) == 0 {
-			return ListReply{}, unreachable(errors.New("reply is about something else"),
-				fmt.Sprintf("what answers at %s is not the taskrole agent", socket))
+		if answer.List == nil {
+			return nil, false, notTheAgent(socket)
 		}
-		all.Containers = append(all.Containers, page.Containers...)
-		if !page.More {
+		return answer.List.Containers, answer.List.More, nil
+	}, func(a Attached) string { return string(a.ID) }, socket)
+	return ListReply{Containers: all}, err
+}
+
+// pages asks for one page after the other, each for what follows the last key of the one before.
+func pages[T any](ask func(after string) ([]T, bool, error), key func(T) string, socket string) ([]T, error) {
+	var all []T
+	after := ""
+	for {
+		part, more, err := ask(after)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, part...)
+		if !more {
 			return all, nil
 		}
-		last := page.Containers[len(page.Containers)-1].ID
+		if len(part) == 0 {
+			return nil, notTheAgent(socket)
+		}
+		last := key(part[len(part)-1])
 		if last <= after { // an agent that goes in circles must not keep us
-			return ListReply{}, fault.New(fault.Internal, "the agent's list of containers does not end", "restart the agent")
+			return nil, fault.New(fault.Internal, "the agent's list does not end", "restart the agent")
 		}
 		after = last
 	}

@@ -2,7 +2,7 @@
 // packet with the answer, over a Unix socket of type SOCK_SEQPACKET.
 //
 // It is for the hook, which asks for a container's role while the engine waits, and for the command line, which asks
-// what is attached. A container is handed over as descriptors (SCM_RIGHTS: a pidfd and its network namespace) and
+// what is attached, which roles there are, and for a role's credentials. A container is handed over as descriptors (SCM_RIGHTS: a pidfd and its network namespace) and
 // not as numbers, so that no process id can be reused on the way. The package refuses callers that are not root,
 // packets that are larger than MaxPacket, cut off, of another protocol version or with members it does not know, and
 // any other number of descriptors than the request needs; what it refuses it closes. It decides nothing about roles.

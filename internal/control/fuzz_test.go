@@ -12,7 +12,8 @@ import (
 // Whatever arrives: it is refused as request-invalid, or it is a request whose every part is within its bounds.
 func FuzzDecodeRequest(f *testing.F) {
 	for _, s := range []string{
-		goodAttach, `{"version":2,"list":{"after":"abc"}}`, `{"version":9}`, `{"version":2,"attach":null,"list":{}}`,
+		goodAttach, `{"version":2,"list":{"after":"abc"}}`, `{"version":9}`, `{"version":2,"roles":{"after":"a"}}`,
+		`{"version":2,"check":{"role":"a"}}`, `{"version":2,"credentials":{"role":"a","use":"env"}}`, `{"version":2,"attach":null,"list":{}}`,
 		`{"version":2,"version":2}`, `[]`, `null`, ``, "{\"version\":1,\"attach\":{\"role\":\"\xff\"}}", `{"Version":1,"LIST":{}}`,
 	} {
 		f.Add([]byte(s))
@@ -30,7 +31,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		}
 		if attach == nil {
 			if fds != 0 {
-				t.Errorf("list with %d descriptors", fds)
+				t.Errorf("a request without a container with %d descriptors", fds)
 			}
 			return
 		}

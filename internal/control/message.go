@@ -8,7 +8,6 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"unicode"
 
 	"taskrole/internal/container"
 	"taskrole/internal/fault"
@@ -27,9 +26,12 @@ const attachFDs = 2
 
 // request has exactly one of its requests set.
 type request struct {
-	Version int            `json:"version"`
-	Attach  *AttachRequest `json:"attach,omitempty"`
-	List    *listRequest   `json:"list,omitempty"`
+	Version     int                 `json:"version"`
+	Attach      *AttachRequest      `json:"attach,omitempty"`
+	List        *listRequest        `json:"list,omitempty"`
+	Roles       *rolesRequest       `json:"roles,omitempty"`
+	Check       *checkRequest       `json:"check,omitempty"`
+	Credentials *CredentialsRequest `json:"credentials,omitempty"`
 }
 
 // listRequest asks for the containers whose id sorts after After. Thousands of containers do not fit into one packet.
@@ -39,10 +41,13 @@ type listRequest struct {
 
 // reply has exactly one of its answers set.
 type reply struct {
-	Version int          `json:"version"`
-	Attach  *AttachReply `json:"attach,omitempty"`
-	List    *listPage    `json:"list,omitempty"`
-	Fault   *wireFault   `json:"fault,omitempty"`
+	Version     int              `json:"version"`
+	Attach      *AttachReply     `json:"attach,omitempty"`
+	List        *listPage        `json:"list,omitempty"`
+	Roles       *rolesPage       `json:"roles,omitempty"`
+	Check       *CheckReply      `json:"check,omitempty"`
+	Credentials *wireCredentials `json:"credentials,omitempty"`
+	Fault       *wireFault       `json:"fault,omitempty"`
 }
 
 type listPage struct {
@@ -79,18 +84,35 @@ func decodeRequest(b []byte) (request, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return request{}, invalid(nil, "a control request with text after its end")
 	}
-	if (r.Attach == nil) == (r.List == nil) {
-		return request{}, invalid(nil, "a control request must ask for exactly one thing")
-	}
-	if r.Attach != nil {
-		if err := r.Attach.check(); err != nil {
-			return request{}, err
-		}
-	}
-	if r.List != nil && r.List.After != "" && !r.List.After.Valid() {
-		return request{}, invalid(nil, fmt.Sprintf("container id %s is not valid", quote(string(r.List.After))))
+	if err := r.check(); err != nil {
+		return request{}, err
 	}
 	return r, nil
+}
+
+// check refuses what asks for nothing, for two things, or for something that cannot be.
+func (r request) check() error {
+	asked := 0
+	for _, there := range []bool{r.Attach != nil, r.List != nil, r.Roles != nil, r.Check != nil, r.Credentials != nil} {
+		if there {
+			asked++
+		}
+	}
+	switch {
+	case asked != 1:
+		return invalid(nil, "a control request must ask for exactly one thing")
+	case r.Attach != nil:
+		return r.Attach.check()
+	case r.List != nil && r.List.After != "" && !r.List.After.Valid():
+		return invalid(nil, fmt.Sprintf("container id %s is not valid", quote(string(r.List.After))))
+	case r.Roles != nil && r.Roles.After != "":
+		return checkRole(r.Roles.After)
+	case r.Check != nil:
+		return checkRole(r.Check.Role)
+	case r.Credentials != nil:
+		return r.Credentials.check()
+	}
+	return nil
 }
 
 // checkVersion looks at nothing but the version, so that a newer caller's request gets the sentence about versions
@@ -115,11 +137,10 @@ func checkVersion(b []byte) error {
 
 // check refuses what no honest hook sends.
 func (r *AttachRequest) check() error {
+	if err := checkRole(r.Role); err != nil {
+		return err
+	}
 	switch {
-	case r.Role == "":
-		return invalid(nil, "an attach request without a role")
-	case len(r.Role) > maxRole || strings.IndexFunc(r.Role, func(c rune) bool { return !unicode.IsGraphic(c) }) >= 0:
-		return invalid(nil, fmt.Sprintf("%s is not the name of a role", quote(r.Role)))
 	case !r.ID.Valid():
 		return invalid(nil, fmt.Sprintf("container id %s is not valid", quote(string(r.ID))))
 	case r.Way != container.WayCDI && r.Way != container.WayShim:

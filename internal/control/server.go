@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"taskrole/internal/container"
 	"taskrole/internal/fault"
 )
 
@@ -46,6 +45,7 @@ func WithTimeouts(io, handle time.Duration) Option {
 
 type server struct {
 	handler                  Handler
+	operator                 Operator // nil: people are not answered
 	logger                   *slog.Logger
 	peers                    func(uid uint32) error
 	ioTimeout, handleTimeout time.Duration
@@ -150,7 +150,7 @@ func (s *server) converse(ctx context.Context, c *net.UnixConn) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.handleTimeout)
 	defer cancel()
 	defer watch(c, cancel)()
-	return s.handle(ctx, r, files)
+	return s.handle(ctx, r, files, Peer{UID: cred.Uid, PID: cred.Pid})
 }
 
 func (s *server) rejected(ctx context.Context, err error) {
@@ -180,11 +180,11 @@ func watch(c *net.UnixConn, cancel context.CancelFunc) (stop func()) {
 }
 
 // handle calls the handler, and survives it. The files are the handler's.
-func (s *server) handle(ctx context.Context, r request, files []*os.File) (answer reply, err error) {
+func (s *server) handle(ctx context.Context, r request, files []*os.File, p Peer) (answer reply, err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		if v := recover(); v != nil {
 			s.logger.ErrorContext(ctx, "control handler panicked",
-				slog.String("error", fmt.Sprint(p)+"\n"+string(debug.Stack())))
+				slog.String("error", fmt.Sprint(v)+"\n"+string(debug.Stack())))
 			answer = reply{}
 			err = fault.New(fault.Internal, "the agent met a bug while it handled this request",
 				"look at the agent's log and report it")
@@ -194,20 +194,23 @@ func (s *server) handle(ctx context.Context, r request, files []*os.File) (answe
 		a, err := s.handler.Attach(ctx, *r.Attach, files[0], files[1])
 		return reply{Attach: &a}, err
 	}
+	if r.List == nil {
+		return s.operate(ctx, r, p)
+	}
 	all, err := s.handler.List(ctx)
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{List: page(all.Containers, r.List.After)}, nil
+	containers, more := page(all.Containers, func(a Attached) string { return string(a.ID) }, string(r.List.After))
+	return reply{List: &listPage{Containers: containers, More: more}}, nil
 }
 
-// page cuts what follows after out of the list, as much as fits into a packet.
-func page(all []Attached, after container.ID) *listPage {
-	sorted := slices.SortedFunc(slices.Values(all), func(a, b Attached) int { return cmp.Compare(a.ID, b.ID) })
-	p := &listPage{Containers: []Attached{}}
+// page cuts what follows after out of the list, in the order of its keys and as much as fits into a packet.
+func page[T any](all []T, key func(T) string, after string) (part []T, more bool) {
+	part = []T{}
 	size := 0
-	for _, a := range sorted {
-		if a.ID <= after {
+	for _, a := range slices.SortedFunc(slices.Values(all), func(a, b T) int { return cmp.Compare(key(a), key(b)) }) {
+		if key(a) <= after {
 			continue
 		}
 		b, err := json.Marshal(a)
@@ -219,10 +222,9 @@ func page(all []Attached, after container.ID) *listPage {
 		}
 		size += len(b) + 1
 		if size > pageBytes {
-			p.More = true
-			return p
+			return part, true
 		}
-		p.Containers = append(p.Containers, a)
+		part = append(part, a)
 	}
-	return p
+	return part, false
 }

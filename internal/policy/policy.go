@@ -28,6 +28,27 @@ type Rule struct {
 // NeedsEngine says whether an engine's word on the container is needed to decide the rule.
 func (r Rule) NeedsEngine() bool { return r.Name != "" || r.Image != "" || len(r.Labels) > 0 }
 
+// String says what the rule wants, for people.
+func (r Rule) String() string {
+	if !r.NeedsEngine() {
+		if r.Any {
+			return "any container"
+		}
+		return "nothing"
+	}
+	var parts []string
+	if r.Name != "" {
+		parts = append(parts, "name "+quote(r.Name))
+	}
+	if r.Image != "" {
+		parts = append(parts, "image "+quote(r.Image))
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
+		parts = append(parts, "label "+key+"="+quote(r.Labels[key]))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // Decision is the answer and how it came about.
 type Decision struct {
 	Allowed bool

@@ -191,3 +191,17 @@ func TestTakingAFactAwayNeverAllows(t *testing.T) {
 		}
 	})
 }
+
+func TestRuleInWords(t *testing.T) {
+	for want, r := range map[string]policy.Rule{
+		"any container": {Any: true},
+		"nothing":       {},
+		`name "web-*", image "nginx", label team="shop", label tier="*"`: {
+			Name: "web-*", Image: "nginx", Labels: map[string]string{"tier": "*", "team": "shop"},
+		},
+	} {
+		if got := r.String(); got != want {
+			t.Errorf("String() = %q, want %q", got, want)
+		}
+	}
+}
