@@ -203,6 +203,7 @@ func inBubble(t *testing.T, at netip.AddrPort, o endpoint.Options, f func(p *pip
 		f(p)
 		close(p.conns)
 		stop()
+		time.Sleep(time.Second) // net/http does after CloseWrite
 	})
 }
 

@@ -42,7 +42,7 @@ type imdsDocument struct {
 type rendered struct {
 	of              secret.Credentials
 	since           time.Time
-	container, imds []byte
+	container, imds document
 }
 
 // bodies marshals credentials once for each rotation.
@@ -94,5 +94,5 @@ func render(c secret.Credentials) (*rendered, error) {
 		return nil, fault.New(fault.Internal, fmt.Sprintf("the credentials take %d bytes, more than some SDKs read", max(len(container), len(imds))),
 			"use fewer session tags or a shorter session policy")
 	}
-	return &rendered{of: c, since: now, container: container, imds: imds}, nil
+	return &rendered{of: c, since: now, container: documentOf(container), imds: documentOf(imds)}, nil
 }

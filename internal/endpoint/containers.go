@@ -8,22 +8,18 @@ import (
 
 	"taskrole/internal/address"
 	"taskrole/internal/fault"
-	"taskrole/internal/secret"
 )
 
-// containers is a container credentials endpoint, as ECS and EKS have them. They give the same document and differ in
-// the paths they know.
-type containers struct {
-	path   func(tidied string) *fault.Error // says why nothing is served at a path
-	names  []string                         // in the Host header, besides loopback
-	token  secret.Value                     // what the Authorization header must be; empty: anything
-	bodies *bodies
-	task   Metadata // may be nil
-}
+// The names a container credentials endpoint has in the Host header, besides loopback.
+var (
+	ecsNames = []string{address.ECS.Addr().String()}
+	podNames = []string{address.PodIdentity.Addr().String(), address.PodIdentity6.Addr().String()}
+)
 
-// ServeHTTP implements http.Handler.
-func (e *containers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	document, f := e.answer(r)
+// serveCredentials is a container credentials endpoint, as ECS and EKS have them. They give the same document and differ
+// in the paths they know.
+func (h *handler) serveCredentials(w http.ResponseWriter, r *http.Request, d dialect) {
+	document, f := h.document(r, d)
 	if f != nil {
 		if f.Code == fault.MethodNotAllowed {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -34,57 +30,58 @@ func (e *containers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	write(w, r, http.StatusOK, typeJSON, document)
 }
 
-func (e *containers) answer(r *http.Request) ([]byte, *fault.Error) {
-	if f := checkHost(r.Host, e.names); f != nil {
-		return nil, f
+func (h *handler) document(r *http.Request, d dialect) (document, *fault.Error) {
+	names, known := ecsNames, h.ecsPath
+	if d == dialectPod {
+		names, known = podNames, podPath
+	}
+	if f := checkHost(r.Host, names); f != nil {
+		return document{}, f
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return nil, fault.New(fault.MethodNotAllowed, "credentials are asked for with GET, not with "+cut(r.Method), "")
+		return document{}, fault.New(fault.MethodNotAllowed, "credentials are asked for with GET, not with "+cut(r.Method), "")
 	}
 	path := tidyPath(r.URL.Path)
-	if e.task != nil && e.task.Has(path) {
-		b, err := e.task.Document(r.Context(), path)
-		return b, fault.As(err)
+	if d == dialectECS && h.task != nil && h.task.Has(path) {
+		b, err := h.task.Document(r.Context(), path)
+		return documentOf(b), fault.As(err)
 	}
-	if f := e.path(path); f != nil {
-		return nil, f
+	if f := known(path); f != nil {
+		return document{}, f
 	}
-	if !e.authorized(r) {
-		return nil, fault.New(fault.AuthorizationInvalid, "the Authorization header is not the token of this container's role",
+	if !h.mayHave(r) {
+		return document{}, fault.New(fault.AuthorizationInvalid, "the Authorization header is not the token of this container's role",
 			"leave AWS_CONTAINER_AUTHORIZATION_TOKEN as taskrole sets it")
 	}
-	b, f := e.bodies.current()
+	b, f := h.bodies.current()
 	if f != nil {
-		return nil, f
+		return document{}, f
 	}
 	return b.container, nil
 }
 
-// authorized compares the token as it is: SDKs send what the environment holds, without a scheme.
-func (e *containers) authorized(r *http.Request) bool {
-	if e.token.Empty() {
+// mayHave compares the token as it is: SDKs send what the environment holds, without a scheme.
+func (h *handler) mayHave(r *http.Request) bool {
+	if h.authorization.Empty() {
 		return true
 	}
 	values := r.Header["Authorization"]
-	return len(values) == 1 && subtle.ConstantTimeCompare([]byte(values[0]), []byte(e.token.Reveal())) == 1
+	return len(values) == 1 && subtle.ConstantTimeCompare([]byte(values[0]), []byte(h.authorization.Reveal())) == 1
 }
 
 // ecsPath knows the paths of the ECS endpoint. Whatever name one ends with: it is this container's listener, and there
 // is one role (rule R15).
-func ecsPath(role string) func(string) *fault.Error {
-	own := address.CredentialsPath(role)
-	return func(path string) *fault.Error {
-		switch {
-		case path == "":
-			// botocore asks for / when the variable is there but empty, and shows people what it is told.
-			return fault.New(fault.EmptyURI, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty",
-				"do not set it yourself; taskrole sets it to "+own)
-		case !address.IsCredentialsPath(path) || strings.Count(path, "/") != strings.Count(own, "/"):
-			return fault.New(fault.NotFound, fmt.Sprintf("nothing is served at %s", cut(path)),
-				"the credentials of this container are at "+own)
-		}
-		return nil
+func (h *handler) ecsPath(path string) *fault.Error {
+	switch {
+	case path == "":
+		// botocore asks for / when the variable is there but empty, and shows people what it is told.
+		return fault.New(fault.EmptyURI, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty",
+			"do not set it yourself; taskrole sets it to "+address.CredentialsPath(h.role))
+	case !address.IsCredentialsPath(path) || strings.Contains(path[len(address.CredentialsPath("")):], "/"):
+		return fault.New(fault.NotFound, fmt.Sprintf("nothing is served at %s", cut(path)),
+			"the credentials of this container are at "+address.CredentialsPath(h.role))
 	}
+	return nil
 }
 
 // podPath knows the one path of the EKS Pod Identity agent.

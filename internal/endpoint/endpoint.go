@@ -15,7 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"taskrole/internal/address"
@@ -66,14 +66,28 @@ type Metadata interface {
 	Document(ctx context.Context, path string) ([]byte, error)
 }
 
-// handler is one container's endpoint.
+// handler is one container's endpoint. It is one object, and a small one: a host may have very many containers that
+// never ask.
 type handler struct {
-	ecs   http.Handler
-	pod   http.Handler
-	imds  http.Handler
-	proxy http.Handler
-	log   *slog.Logger
-	attrs []slog.Attr
+	subject
+
+	mode          Mode
+	authorization secret.Value
+	tokens        *TokenKey
+	instance      func() *instance.Facts
+	bodies        bodies
+	grown         atomic.Pointer[grown] // the metadata of the facts last seen
+	task          Metadata              // may be nil
+	proxy         http.Handler          // may be nil
+	log           *slog.Logger
+}
+
+// subject is whom an endpoint is for.
+type subject struct {
+	id     container.ID
+	role   string
+	arn    arn.Role
+	region string
 }
 
 // New returns the handler of one container. It tells the dialects apart by the local address of the connection
@@ -89,19 +103,10 @@ func New(o Options) http.Handler {
 		nothing := &instance.Facts{}
 		o.Instance = func() *instance.Facts { return nothing }
 	}
-	b := &bodies{credentials: o.Credentials}
 	return &handler{
-		ecs: &containers{path: ecsPath(o.Role), names: []string{address.ECS.Addr().String()}, token: o.Authorization, bodies: b, task: o.Task},
-		pod: &containers{
-			path: podPath, names: []string{address.PodIdentity.Addr().String(), address.PodIdentity6.Addr().String()},
-			token: o.Authorization, bodies: b,
-		},
-		imds:  newIMDS(o, b),
-		proxy: o.Proxy,
-		log:   o.Logger,
-		attrs: []slog.Attr{
-			slog.String("container_id", o.Container.ID.Short()), slog.String("role", o.Role), slog.String("role_arn", o.RoleARN.String()),
-		},
+		subject: subject{id: o.Container.ID, role: o.Role, arn: o.RoleARN, region: o.Region},
+		mode:    o.IMDS, authorization: o.Authorization, tokens: o.Tokens, instance: o.Instance,
+		bodies: bodies{credentials: o.Credentials}, task: o.Task, proxy: o.Proxy, log: o.Logger,
 	}
 }
 
@@ -125,9 +130,9 @@ const (
 	dialectProxy
 )
 
-// dialectOf looks at the address the client connected to.
-func dialectOf(ctx context.Context) dialect {
-	a, ok := ctx.Value(http.LocalAddrContextKey).(*net.TCPAddr) // others have no addresses of ours
+// dialectOf is what is spoken at the address the client connected to.
+func dialectOf(local net.Addr) dialect {
+	a, ok := local.(*net.TCPAddr) // others have no addresses of ours
 	if !ok {
 		return dialectNone
 	}
@@ -148,25 +153,37 @@ func dialectOf(ctx context.Context) dialect {
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rec := &recorder{ResponseWriter: w}
-	start := time.Now()
-	d := dialectOf(r.Context())
-	switch {
-	case d == dialectProxy && h.proxy != nil:
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	h.serve(w, r, dialectOf(local))
+}
+
+// serve answers in a dialect. The clock is looked at, and the answer recorded, for the debug log alone.
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, d dialect) {
+	if d == dialectProxy && h.proxy != nil {
 		h.proxy.ServeHTTP(w, r) // it hijacks connections and keeps its own log
 		return
-	case d == dialectECS:
-		h.ecs.ServeHTTP(rec, r)
-	case d == dialectPod:
-		h.pod.ServeHTTP(rec, r)
-	case d == dialectIMDS:
-		h.imds.ServeHTTP(rec, r)
-	default:
-		writeJSON(rec, r, fault.New(fault.NotFound, "nothing of taskrole is served at this address", ""))
 	}
-	if ctx := r.Context(); h.log.Enabled(ctx, slog.LevelDebug) {
-		h.log.LogAttrs(ctx, slog.LevelDebug, "request answered",
-			append(slices.Clip(h.attrs), slog.String("code", string(rec.code)), slog.Duration("duration", time.Since(start)))...)
+	ctx := r.Context()
+	if !h.log.Enabled(ctx, slog.LevelDebug) {
+		h.answer(w, r, d)
+		return
+	}
+	rec := &recorder{ResponseWriter: w}
+	start := time.Now()
+	h.answer(rec, r, d)
+	h.log.LogAttrs(ctx, slog.LevelDebug, "request answered",
+		slog.String("container_id", h.id.Short()), slog.String("role", h.role), slog.String("role_arn", h.arn.String()),
+		slog.String("code", string(rec.code)), slog.Duration("duration", time.Since(start)))
+}
+
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, d dialect) {
+	switch d {
+	case dialectECS, dialectPod:
+		h.serveCredentials(w, r, d)
+	case dialectIMDS:
+		h.serveIMDS(w, r)
+	default:
+		writeJSON(w, r, fault.New(fault.NotFound, "nothing of taskrole is served at this address", ""))
 	}
 }
 

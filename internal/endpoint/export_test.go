@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"net"
 	"time"
 
 	"taskrole/internal/container"
@@ -12,4 +13,13 @@ func (k *TokenKey) Mint(id container.ID, until time.Time) string { return k.mint
 // Valid is valid.
 func (k *TokenKey) Valid(id container.ID, token string, now time.Time) bool {
 	return k.valid(id, token, now)
+}
+
+// Timed is c as a server has it.
+func Timed(c net.Conn) net.Conn { return &timed{Conn: c} }
+
+// StopTimer says whether the timer of c, which Timed made, was running.
+func StopTimer(c net.Conn) bool {
+	t, ok := c.(*timed)
+	return ok && t.timer.Stop()
 }

@@ -5,11 +5,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"taskrole/internal/address"
-	"taskrole/internal/container"
 	"taskrole/internal/instance"
 )
 
@@ -31,18 +29,8 @@ const (
 	identityPath = "dynamic/instance-identity/document"
 )
 
-// imds is the instance metadata service.
-type imds struct {
-	id     container.ID
-	mode   Mode
-	keys   *TokenKey
-	bodies *bodies
-	info   func(updated time.Time) []byte
-
-	instance func() *instance.Facts
-	newTree  func(instance.Facts) tree
-	last     atomic.Pointer[grown]
-}
+// imdsNames are the service's in the Host header, besides loopback.
+var imdsNames = []string{address.IMDS.Addr().String(), address.IMDS6.Addr().String()}
 
 // grown is the tree of some facts.
 type grown struct {
@@ -50,37 +38,29 @@ type grown struct {
 	tree tree
 }
 
-func newIMDS(o Options, b *bodies) *imds {
-	return &imds{
-		id: o.Container.ID, mode: o.IMDS, keys: o.Tokens, bodies: b, info: instanceProfile(o),
-		instance: o.Instance, newTree: func(f instance.Facts) tree { return newTree(o, f) },
-	}
-}
-
-// ServeHTTP implements http.Handler.
-func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// serveIMDS is the instance metadata service.
+func (h *handler) serveIMDS(w http.ResponseWriter, r *http.Request) {
 	path, known := version(tidyPath(r.URL.Path))
-	names := []string{address.IMDS.Addr().String(), address.IMDS6.Addr().String()}
-	switch f := checkHost(r.Host, names); {
+	switch f := checkHost(r.Host, imdsNames); {
 	case f != nil:
 		writeHTML(w, r, f)
-	case m.mode == Off:
+	case h.mode == Off:
 		writeHTMLStatus(w, r, http.StatusForbidden, "the instance metadata service is off for this container: use "+
 			"the container credentials that the environment names, or set imds in the role's configuration")
 	case known && path == tokenPath && r.Method == http.MethodPut:
-		m.token(w, r)
+		h.token(w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		wrongMethod(w, r, path)
-	case !m.authorized(r):
+	case !h.hasToken(r):
 		writeHTMLStatus(w, r, http.StatusUnauthorized, "a valid session token is needed: PUT /latest/"+tokenPath+" gives one")
 	case tidyPath(r.URL.Path) == "":
-		write(w, r, http.StatusOK, typeText, []byte(versions))
+		write(w, r, http.StatusOK, typeText, documentOf([]byte(versions)))
 	case !known:
 		writeHTMLStatus(w, r, http.StatusNotFound, "there is no such version")
 	case path == tokenPath:
 		wrongMethod(w, r, path)
 	default:
-		m.get(w, r, path)
+		h.metadata(w, r, path)
 	}
 }
 
@@ -95,7 +75,7 @@ func wrongMethod(w http.ResponseWriter, r *http.Request, path string) {
 }
 
 // token answers PUT /latest/api/token.
-func (m *imds) token(w http.ResponseWriter, r *http.Request) {
+func (h *handler) token(w http.ResponseWriter, r *http.Request) {
 	if _, ok := r.Header[headerForwarded]; ok {
 		// A proxy in the container that forwards strangers' requests must not hand out tokens (EC2 user guide).
 		writeHTMLStatus(w, r, http.StatusForbidden, "a request that came through a proxy gets no token")
@@ -109,31 +89,31 @@ func (m *imds) token(w http.ResponseWriter, r *http.Request) {
 	// Go's and Rust's SDKs fail without the header (rule R9).
 	w.Header().Set(headerTokenTTL, strconv.FormatUint(ttl, 10))
 	until := time.Now().Add(time.Duration(ttl) * time.Second)
-	write(w, r, http.StatusOK, typeText, []byte(m.keys.mint(m.id, until)))
+	write(w, r, http.StatusOK, typeText, documentOf([]byte(h.tokens.mint(h.id, until))))
 }
 
-// authorized says whether the request may be routed. A token that is there must be valid even where none is needed, and
+// hasToken says whether the request may be routed. A token that is there must be valid even where none is needed, and
 // that is looked at before the path: Fluent Bit finds out in this way which version is spoken (rule R11).
-func (m *imds) authorized(r *http.Request) bool {
+func (h *handler) hasToken(r *http.Request) bool {
 	values, ok := r.Header[headerToken]
 	if !ok {
-		return m.mode == V1AndV2
+		return h.mode == V1AndV2
 	}
-	return len(values) == 1 && m.keys.valid(m.id, values[0], time.Now())
+	return len(values) == 1 && h.tokens.valid(h.id, values[0], time.Now())
 }
 
-// get answers what the tree or the credentials hold; everything else is not found (rule R12 needs exactly 404).
-func (m *imds) get(w http.ResponseWriter, r *http.Request, path string) {
+// metadata answers what the tree or the credentials hold; everything else is not found (rule R12 needs exactly 404).
+func (h *handler) metadata(w http.ResponseWriter, r *http.Request, path string) {
 	role, ok := strings.CutPrefix(path, rolesPath+"/")
 	switch {
 	case ok && role != "" && !strings.Contains(role, "/"):
 		// Whatever role name: SDKs ask for one they were told before the container was made anew (rule R15).
-		m.withBodies(w, r, func(b *rendered) []byte { return b.imds })
+		h.withBodies(w, r, func(b *rendered) document { return b.imds })
 	case path == infoPath:
-		m.withBodies(w, r, func(b *rendered) []byte { return m.info(b.since) })
+		h.withBodies(w, r, func(b *rendered) document { return documentOf(h.instanceProfile(b.since)) })
 	default:
-		if body, ok := m.tree()[path]; ok {
-			write(w, r, http.StatusOK, typeText, body)
+		if body, ok := h.tree()[path]; ok {
+			write(w, r, http.StatusOK, typeText, documentOf(body))
 			return
 		}
 		writeHTMLStatus(w, r, http.StatusNotFound, "this container has no such metadata")
@@ -141,18 +121,18 @@ func (m *imds) get(w http.ResponseWriter, r *http.Request, path string) {
 }
 
 // tree is the tree of what is known now. It is made once for each change.
-func (m *imds) tree() tree {
-	f := m.instance()
-	if g := m.last.Load(); g != nil && g.of == f {
+func (h *handler) tree() tree {
+	f := h.instance()
+	if g := h.grown.Load(); g != nil && g.of == f {
 		return g.tree
 	}
-	g := &grown{of: f, tree: m.newTree(*f)}
-	m.last.Store(g) // two requests at the moment of a change both store the same
+	g := &grown{of: f, tree: h.newTree(*f)}
+	h.grown.Store(g) // two requests at the moment of a change both store the same
 	return g.tree
 }
 
-func (m *imds) withBodies(w http.ResponseWriter, r *http.Request, pick func(*rendered) []byte) {
-	b, f := m.bodies.current()
+func (h *handler) withBodies(w http.ResponseWriter, r *http.Request, pick func(*rendered) document) {
+	b, f := h.bodies.current()
 	if f != nil {
 		writeHTML(w, r, f)
 		return

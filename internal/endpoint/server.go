@@ -72,8 +72,10 @@ func NewServer(l *slog.Logger) *Server {
 // returns one, every request is answered with this fault, in the form of the dialect, and h, which may be nil then, is
 // not called. The method is called once a request and must not block.
 func (s *Server) Handle(c net.Conn, h http.Handler) {
+	a := &assigned{timed: timed{Conn: c}, handler: h, dialect: dialectOf(c.LocalAddr())}
+	a.refused, _ = c.(refused)
 	select {
-	case s.handed.conns <- &assigned{c, h}:
+	case s.handed.conns <- a:
 	case <-s.handed.closed:
 		_ = c.Close() // the agent stops
 	}
@@ -88,8 +90,11 @@ func (s *Server) Close() error {
 
 // assigned is a connection with the handler of its container.
 type assigned struct {
-	net.Conn
+	timed
+
 	handler http.Handler
+	dialect dialect
+	refused refused // nil: it never is
 }
 
 type connKey struct{}
@@ -102,16 +107,20 @@ func dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var f *fault.Error
-	if r, ok := c.Conn.(refused); ok {
-		f = r.Refused()
+	if c.refused != nil {
+		f = c.refused.Refused()
 	}
 	switch {
-	case f == nil:
-		c.handler.ServeHTTP(w, r)
-	case dialectOf(r.Context()) == dialectIMDS:
+	case f != nil && c.dialect == dialectIMDS:
 		writeHTML(w, r, f)
-	default:
+	case f != nil:
 		writeJSON(w, r, f)
+	default:
+		if h, ok := c.handler.(*handler); ok {
+			h.serve(w, r, c.dialect) // without looking at the address again
+			return
+		}
+		c.handler.ServeHTTP(w, r)
 	}
 }
 

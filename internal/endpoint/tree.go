@@ -18,8 +18,8 @@ import (
 type tree map[string][]byte
 
 // newTree makes the tree.
-func newTree(o Options, f instance.Facts) tree {
-	f = f.In(o.Region)
+func (s subject) newTree(f instance.Facts) tree {
+	f = f.In(s.region)
 	const meta = "meta-data/"
 	t := tree{}
 	leaves := map[string]string{
@@ -33,10 +33,10 @@ func newTree(o Options, f instance.Facts) tree {
 		meta + "placement/region":               f.Region,
 		meta + "placement/availability-zone":    f.Zone,
 		meta + "placement/availability-zone-id": f.ZoneID,
-		meta + "services/partition":             o.RoleARN.Partition,
-		meta + "services/domain":                domain(o.RoleARN.Partition),
-		identityPath:                            identity(o, f),
-		rolesPath:                               roleName(o), // one name, no newline (rule R4)
+		meta + "services/partition":             s.arn.Partition,
+		meta + "services/domain":                domain(s.arn.Partition),
+		identityPath:                            s.identity(f),
+		rolesPath:                               s.roleName(), // one name, no newline (rule R4)
 	}
 	for path, body := range leaves {
 		if body != "" {
@@ -46,7 +46,7 @@ func newTree(o Options, f instance.Facts) tree {
 	for k, v := range f.Tags { // the empty ones too
 		t[meta+"tags/instance/"+k] = []byte(v)
 	}
-	t.addListings(rolesPath+"/"+roleName(o), infoPath)
+	t.addListings(rolesPath+"/"+s.roleName(), infoPath)
 	return t
 }
 
@@ -124,11 +124,11 @@ func version(path string) (rest string, ok bool) {
 }
 
 // roleName is what the instance metadata service lists: the name in IAM, without the path.
-func roleName(o Options) string {
-	if o.RoleARN.Name != "" {
-		return o.RoleARN.Name
+func (s subject) roleName() string {
+	if s.arn.Name != "" {
+		return s.arn.Name
 	}
-	return o.Role
+	return s.role
 }
 
 // domain is the DNS suffix of a partition's services.
@@ -144,15 +144,15 @@ func domain(partition string) string {
 
 // identity is the instance identity document, with null for what is not known. The account is the role's: it is the one
 // the container works in. SDKs take the region out of it; without one there is no document.
-func identity(o Options, f instance.Facts) string {
+func (s subject) identity(f instance.Facts) string {
 	if f.Region == "" {
 		return ""
 	}
-	known := func(s string) *string {
-		if s == "" {
+	known := func(v string) *string {
+		if v == "" {
 			return nil
 		}
-		return &s
+		return &v
 	}
 	b, err := json.MarshalIndent(struct {
 		AccountID               *string  `json:"accountId"`
@@ -171,7 +171,7 @@ func identity(o Options, f instance.Facts) string {
 		Region                  string   `json:"region"`
 		Version                 string   `json:"version"`
 	}{
-		AccountID: known(string(o.RoleARN.Account)), Architecture: known(f.Architecture), AvailabilityZone: known(f.Zone),
+		AccountID: known(string(s.arn.Account)), Architecture: known(f.Architecture), AvailabilityZone: known(f.Zone),
 		ImageID: known(f.ImageID), InstanceID: known(f.ID), InstanceType: known(f.Type), PendingTime: known(f.PendingTime),
 		PrivateIP: known(f.LocalIPv4), Region: f.Region, Version: "2017-09-30",
 	}, "", "  ")
@@ -183,21 +183,19 @@ func identity(o Options, f instance.Facts) string {
 
 // instanceProfile makes the document of iam/info. There is no instance profile, so its id is made up of the role's ARN,
 // in AWS's form, and is always the same.
-func instanceProfile(o Options) func(updated time.Time) []byte {
+func (s subject) instanceProfile(updated time.Time) []byte {
 	const idLength = 17 // after AIPA
-	sum := sha256.Sum256([]byte(o.RoleARN.String()))
+	sum := sha256.Sum256([]byte(s.arn.String()))
 	id := "AIPA" + base32.StdEncoding.EncodeToString(sum[:])[:idLength]
-	arn := "arn:" + o.RoleARN.Partition + ":iam::" + string(o.RoleARN.Account) + ":instance-profile/" + roleName(o)
-	return func(updated time.Time) []byte {
-		b, err := json.MarshalIndent(struct {
-			Code               string
-			LastUpdated        string
-			InstanceProfileArn string
-			InstanceProfileID  string `json:"InstanceProfileId"`
-		}{"Success", updated.UTC().Format(stamp), arn, id}, "", "  ")
-		if err != nil { // strings always marshal
-			return nil
-		}
-		return b
+	arn := "arn:" + s.arn.Partition + ":iam::" + string(s.arn.Account) + ":instance-profile/" + s.roleName()
+	b, err := json.MarshalIndent(struct {
+		Code               string
+		LastUpdated        string
+		InstanceProfileArn string
+		InstanceProfileID  string `json:"InstanceProfileId"`
+	}{"Success", updated.UTC().Format(stamp), arn, id}, "", "  ")
+	if err != nil { // strings always marshal
+		return nil
 	}
+	return b
 }
