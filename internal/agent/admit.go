@@ -135,20 +135,11 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 	if err != nil {
 		return attach.Service{}, err
 	}
-	if d := policy.Decide(role.Allow, c); !d.Allowed {
-		return attach.Service{}, fault.New(fault.RoleNotAllowed,
-			fmt.Sprintf("container %s may not have the role %s (%s)", c.Title(), role.Name, strings.Join(d.Trace, "; ")),
-			"add a rule that matches it to roles."+role.Name+".allow in "+cfg.Path)
-	}
-	if t.Session == "" {
-		if t.Session, err = role.SessionName(c, a.hostname); err != nil {
-			return attach.Service{}, err
-		}
-	}
-	lease, err := a.broker.Acquire(ctx, newGrant(cfg, role, t.Session))
+	lease, session, err := a.admit(ctx, cfg, role, c, t.Session)
 	if err != nil {
 		return attach.Service{}, err
 	}
+	t.Session = session
 	if t.Inject != "" {
 		role.Inject = config.Injection(t.Inject) // its environment was made then, and cannot be changed
 	}
@@ -164,6 +155,23 @@ func (a *Agent) prepare(ctx context.Context, cfg *config.Config, role config.Rol
 	}
 	s.RoleARN, s.Session = role.ARN.String(), t.Session
 	return s, nil
+}
+
+// admit lets policy decide, and holds the credentials of the container's grant. session is "" where it is not known from
+// earlier.
+func (a *Agent) admit(ctx context.Context, cfg *config.Config, role config.Role, c container.Container, session string) (_ *broker.Lease, _ string, err error) {
+	if d := policy.Decide(role.Allow, c); !d.Allowed {
+		return nil, "", fault.New(fault.RoleNotAllowed,
+			fmt.Sprintf("container %s may not have the role %s (%s)", c.Title(), role.Name, strings.Join(d.Trace, "; ")),
+			"add a rule that matches it to roles."+role.Name+".allow in "+cfg.Path)
+	}
+	if session == "" {
+		if session, err = role.SessionName(c, a.hostname); err != nil {
+			return nil, "", err
+		}
+	}
+	lease, err := a.broker.Acquire(ctx, newGrant(cfg, role, session))
+	return lease, session, err
 }
 
 // facts asks the engine who the container is. Where no rule needs to know, an engine that does not answer is no

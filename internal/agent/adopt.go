@@ -235,9 +235,7 @@ func (a *Agent) adoptOne(ctx context.Context, t attach.Target) {
 		}
 		f := fault.As(err)
 		log.WarnContext(ctx, "not attached again", slog.String("code", string(f.Code)), slog.String("error", f.What))
-		switch f.Code {
-		case fault.STSUnreachable, fault.SourceUnavailable, fault.EngineUnreachable, fault.CredentialsNotReady:
-		default:
+		if !passes(f.Code) {
 			return // asking again changes nothing
 		}
 		var again attach.Target

@@ -53,6 +53,7 @@ type Agent struct {
 	tokens   *endpoint.TokenKey
 	telling  telling
 	register *register
+	late     *late         // nil where nothing is followed
 	runtime  string        // path of taskrole-runtime
 	done     chan struct{} // something was done, after which tidy tidies up
 }
@@ -90,6 +91,9 @@ func Run(ctx context.Context, o Options) error {
 	side.Go(func() { a.adopt(ctx, found) })
 	side.Go(func() { a.watchHost(ctx) })
 	side.Go(func() { a.watchdog(ctx) })
+	if a.late != nil {
+		side.Go(func() { a.late.run(ctx) })
+	}
 	side.Go(func() { tidy(ctx, a.done, debug.FreeOSMemory) })
 	err = control.Serve(ctx, l, a, o.Logger, control.WithOperator(operator{a}))
 	cancel()
@@ -132,6 +136,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	a.attacher, err = attach.New(attach.Options{
 		Logger: a.log, Tree: a.tree, Stranger: func(c net.Conn) { a.server.Handle(c, nil) },
 	})
+	a.late = a.newLate(cfg)
 	return err
 }
 

@@ -126,7 +126,7 @@ func (a *Agent) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 }
 
 // errRestart says what a reload cannot change.
-var errRestart = errors.New("socket, runtime, engines and sts change only with a restart of the agent")
+var errRestart = errors.New("socket, runtime, engines, late and sts change only with a restart of the agent")
 
 func (a *Agent) reload(ctx context.Context) error {
 	old := a.config.Load()
@@ -134,7 +134,7 @@ func (a *Agent) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.STS != old.STS || cfg.CDI != old.CDI {
+	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.STS != old.STS || cfg.CDI != old.CDI || cfg.Late != old.Late {
 		return errRestart
 	}
 	a.config.Store(cfg) // before the document: whoever reads of a new role there must find it here
@@ -143,6 +143,9 @@ func (a *Agent) reload(ctx context.Context) error {
 		return err
 	}
 	a.telling.configure(cfg)
+	if a.late != nil {
+		a.late.reconsider() // who was refused may be allowed now, and the other way round nothing changes
+	}
 	a.log.InfoContext(ctx, "configuration reloaded", slog.Int("roles", len(cfg.Roles)))
 	return nil
 }

@@ -68,6 +68,7 @@ func TestOneBadValueIsOneProblemAtItsPlace(t *testing.T) {
 		"engines: {podman: x}\n":                           `6:11: engines.podman: there is no key "podman"; allowed: docker`,
 		"engines: {docker: tcp://h:1}\n":                   `6:19: engines.docker: "tcp://h:1" is not the address of a unix socket`,
 		"  b: {share_network: 1, allow: [any: true]}\n":    `6:22: roles.b.share_network: this is a number; allowed: true or false`,
+		"late: 'on'\n":                                     `6:7: late: this is text; allowed: true or false`,
 		"  b: {task_metadata: 'on', allow: [any: true]}\n": `6:22: roles.b.task_metadata: this is text; allowed: true or false`,
 		"metadata: {host: no}\n":                           `6:18: metadata.host: this is text; allowed: true or false`,
 		"metadata: {zone: eu-central-1}\n":                 `6:18: metadata.zone: "eu-central-1" is none; allowed: the name of an availability zone`,

@@ -23,6 +23,7 @@ type Config struct {
 	Socket  string        // control socket, absolute
 	Runtime string        // path of taskrole-runtime; "": the agent looks beside itself
 	Docker  string        // Docker's API as unix:///path; "" for none
+	Late    bool          // containers may ask by label, which needs Docker
 	CDI     CDI
 	STS     STS
 	// Metadata is what containers' instance metadata tells where the host's own service does not.
@@ -115,6 +116,7 @@ func defaults(path string) *Config {
 		Path:   path,
 		Socket: DefaultSocket,
 		Docker: DefaultDocker,
+		Late:   true,
 		CDI:    CDI{Dir: DefaultCDIDir},
 		STS:    STS{CallsPerSecond: DefaultCalls},
 

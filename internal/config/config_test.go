@@ -44,7 +44,7 @@ func TestTheExampleIsRead(t *testing.T) {
 	}
 	want := &config.Config{
 		Path: path, Account: "123456789012", Region: "eu-central-1",
-		Socket: config.DefaultSocket, Runtime: "/usr/local/bin/taskrole-runtime", Docker: config.DefaultDocker,
+		Socket: config.DefaultSocket, Runtime: "/usr/local/bin/taskrole-runtime", Docker: config.DefaultDocker, Late: true,
 		CDI: config.CDI{Dir: "/etc/cdi"},
 		STS: config.STS{Endpoint: "https://sts.eu-central-1.amazonaws.com", CallsPerSecond: 20},
 		Metadata: instance.Facts{
@@ -85,7 +85,7 @@ func TestTheExampleIsRead(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	got := parse(t, "account: 012345678901\nroles: {a: {allow: [any: true]}}\n")
 	want := &config.Config{
-		Path: "c.yaml", Account: "012345678901", Socket: "/run/taskrole/agent.sock", Docker: "unix:///var/run/docker.sock",
+		Path: "c.yaml", Account: "012345678901", Socket: "/run/taskrole/agent.sock", Docker: "unix:///var/run/docker.sock", Late: true,
 		CDI: config.CDI{Dir: "/etc/cdi"}, STS: config.STS{CallsPerSecond: 20}, AskHost: true,
 		Roles: []config.Role{{
 			Name: "a", ARN: role(t, "arn:aws:iam::012345678901:role/a"), Session: "{role}-{id}", Duration: time.Hour,
@@ -185,7 +185,7 @@ func TestEveryKeyIsInTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{
-		"account", "region", "socket", "runtime", "cdi.dir", "engines.docker", "sts.endpoint", "sts.calls_per_second",
+		"account", "region", "socket", "runtime", "cdi.dir", "engines.docker", "late", "sts.endpoint", "sts.calls_per_second",
 		"roles.NAME", "arn", "session", "duration", "external_id", "policy", "tags", "imds", "egress.services",
 		"egress.endpoints", "allow", "any", "name", "image", "labels",
 	} {

@@ -45,6 +45,7 @@ func (w *walker) config(root *yaml.Node) *Config {
 				{"docker", func(n *yaml.Node, p string) { w.docker(c, n, p) }},
 			})
 		}},
+		{"late", func(n *yaml.Node, p string) { c.Late = w.truth(n, p) }},
 		{"sts", func(n *yaml.Node, p string) {
 			w.mapping(n, p, []field{
 				{"endpoint", func(n *yaml.Node, p string) { c.STS.Endpoint = value(w, n, p, allowedEndpoint, endpoint) }},

@@ -55,6 +55,7 @@ type Way string
 
 // The ways in.
 const (
-	WayCDI  Way = "cdi"  // --device taskrole/role=NAME
-	WayShim Way = "shim" // --runtime taskrole -e TASKROLE=NAME
+	WayCDI   Way = "cdi"   // --device taskrole/role=NAME
+	WayShim  Way = "shim"  // --runtime taskrole -e TASKROLE=NAME
+	WayLabel Way = "label" // --label taskrole=NAME: after its start
 )

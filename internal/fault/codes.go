@@ -23,6 +23,7 @@ const (
 	EmptyURI             Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
 	EngineUnreachable    Code = "engine-unreachable"    // a rule needs the engine's word, and it does not answer
 	HostNetwork          Code = "host-network"          // the container has no network namespace of its own
+	IMDSOff              Code = "imds-off"              // asked for by label, and the role is not served where such a container looks
 	Internal             Code = "internal"              // a bug, or a host in a state we did not foresee
 	KernelUnsupported    Code = "kernel-unsupported"    // the kernel lacks something we cannot do without
 	MethodNotAllowed     Code = "method-not-allowed"    // HTTP
@@ -69,6 +70,7 @@ var codes = map[Code]traits{
 	EmptyURI:             {badRequest, ExitFault},
 	EngineUnreachable:    {unavailable, ExitFault},
 	HostNetwork:          {forbidden, ExitFault},
+	IMDSOff:              {forbidden, ExitFault},
 	Internal:             {internalError, ExitFault},
 	KernelUnsupported:    {internalError, ExitFault},
 	MethodNotAllowed:     {notAllowed, ExitFault},
