@@ -20,10 +20,11 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "config control fault table terminal"},
+		{"cli", "companion config control fault hostrole table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
 		{"hook", "container control fault"},
+		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
 	{"3 machinery: declares the interfaces it needs", []row{
@@ -32,6 +33,7 @@ var house = []floor{
 		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
 		{"control", "container fault secret"},
+		{"companion", "attest fault readiness"},
 		{"taskmeta", "arn container fault"},
 	}},
 	{"2 doors: each the only importer of its library", []row{
@@ -116,8 +118,9 @@ var doors = []door{
 }
 
 // reveals are the packages where a secret's text comes out: endpoint writes the bytes a container is answered with,
-// agent keeps the key of IMDS tokens, control hands credentials to root at the command line, and the lab checks signatures and answers for AWS.
-var reveals = []string{"agent", "control", "endpoint", "lab/cloud", "lab/iam", "lab/s3", "lab/sts"}
+// agent keeps the key of IMDS tokens, control hands credentials to root at the command line, hostrole puts the token of an endpoint into a
+// command's environment, and the lab checks signatures and answers for AWS.
+var reveals = []string{"agent", "control", "endpoint", "hostrole", "lab/cloud", "lab/iam", "lab/s3", "lab/sts"}
 
 // neverInRuntime may not be in taskrole-runtime, which runs at every start of a container: nothing slow to load,
 // nothing large, nothing that can reach a network.

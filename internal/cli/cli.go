@@ -47,8 +47,16 @@ func Run(ctx context.Context, o Options) int {
 	}
 	f := toFault(err, root)
 	show(o.Stderr, f)
+	if _, ok := errors.AsType[instead](err); ok && f.Exit() < fault.ExitInstead {
+		return fault.ExitInstead
+	}
 	return f.Exit()
 }
+
+// instead marks the error of a command that would have become another one: the small exit codes are that one's.
+type instead struct{ error }
+
+func (e instead) Unwrap() error { return e.error }
 
 func newRoot(o Options) *cobra.Command {
 	root := &cobra.Command{
@@ -69,7 +77,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newConfig(o), newRoles(o), newVersion(o))
+	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newExec(o), newRoles(o), newVersion(o))
 	return root
 }
 

@@ -14,6 +14,8 @@ const (
 	AgentUnreachable     Code = "agent-unreachable"     // nobody answers at the control socket
 	AuthorizationInvalid Code = "authorization-invalid" // the role wants a token with each request for credentials, and it is not the right one
 	BundleInvalid        Code = "bundle-invalid"        // config.json of an OCI bundle cannot be read or edited
+	CommandMissing       Code = "command-missing"       // exec: there is no such program
+	CommandUnusable      Code = "command-unusable"      // exec: the program is there and cannot be run
 	ConfigInvalid        Code = "config-invalid"        // the configuration file has problems
 	ContainerGone        Code = "container-gone"        // its first process ended before we could attach
 	CredentialsExpired   Code = "credentials-expired"   // nothing valid is left, and STS gives nothing new
@@ -61,6 +63,8 @@ var codes = map[Code]traits{
 	AgentUnreachable:     {unavailable, ExitFault},
 	AuthorizationInvalid: {forbidden, ExitFault},
 	BundleInvalid:        {badRequest, ExitFault},
+	CommandMissing:       {badRequest, ExitMissing},
+	CommandUnusable:      {badRequest, ExitUnusable},
 	ConfigInvalid:        {internalError, ExitUsage},
 	ContainerGone:        {notFound, ExitFault},
 	CredentialsExpired:   {unavailable, ExitFault},

@@ -70,6 +70,10 @@ const (
 	ExitOK    = 0
 	ExitFault = 1
 	ExitUsage = 2 // wrong words on the command line, or a configuration that cannot be used
+	// A command that becomes another one leaves the small numbers to that one, as env(1) and docker run do.
+	ExitInstead  = 125 // any fault, before the other command began
+	ExitUnusable = 126 // the other command cannot be run
+	ExitMissing  = 127 // there is no such command
 )
 
 // Exit is the exit code for the fault.
