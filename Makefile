@@ -11,7 +11,7 @@ CONFORMANCE ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-netns test-integration conformance docker engines clients bench lint fmt clean
+.PHONY: help demo build test test-unit test-netns test-integration conformance docker shells engines clients bench lint fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ conformance: build engines clients ## real SDKs in real containers: 20 minutes, 
 
 docker: ## the machine's own Docker, from Debian's packages; its daemon is not used, only the programs
 	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2
+
+shells: ## the shells that read what `taskrole env` writes, from Debian's packages
+	@scripts/packages dash=dash bash=bash zsh=zsh fish=fish
 
 engines: ## the container engines of the integration tests, in build/engines
 	@scripts/engines

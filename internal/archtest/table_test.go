@@ -20,7 +20,7 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "companion config control fault hostrole table terminal"},
+		{"cli", "companion config control envfile fault hostrole instancerole table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
 		{"hook", "container control fault"},
@@ -42,6 +42,7 @@ var house = []floor{
 		{"durable", ""},
 		{"engine/docker", "container fault"},
 		{"hostimds", "instance"},
+		{"instancerole", "address fault secret"},
 		{"netns", ""},
 		{"readiness", ""},
 		{"skl", ""},
@@ -51,6 +52,7 @@ var house = []floor{
 	{"1 rules: values in, values out", []row{
 		{"cdispec", "address fault ociedit"},
 		{"config", "arn container fault instance policy"},
+		{"envfile", "fault secret"},
 		{"ociedit", "fault"},
 		{"policy", "container"},
 		{"table", ""},
@@ -118,9 +120,12 @@ var doors = []door{
 }
 
 // reveals are the packages where a secret's text comes out: endpoint writes the bytes a container is answered with,
-// agent keeps the key of IMDS tokens, control hands credentials to root at the command line, hostrole puts the token of an endpoint into a
-// command's environment, and the lab checks signatures and answers for AWS.
-var reveals = []string{"agent", "control", "endpoint", "hostrole", "lab/cloud", "lab/iam", "lab/s3", "lab/sts"}
+// agent keeps the key of IMDS tokens, control hands credentials to root at the command line and envfile writes them
+// there, hostrole puts the token of an endpoint into a command's environment, instancerole shows its session token to the
+// service that gave it, and the lab checks signatures and answers for AWS.
+var reveals = []string{
+	"agent", "control", "endpoint", "envfile", "hostrole", "instancerole", "lab/cloud", "lab/iam", "lab/s3", "lab/sts",
+}
 
 // neverInRuntime may not be in taskrole-runtime, which runs at every start of a container: nothing slow to load,
 // nothing large, nothing that can reach a network.

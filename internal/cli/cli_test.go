@@ -51,6 +51,11 @@ func TestWrongWordsAreUsage(t *testing.T) {
 		{"config", "chekc"},
 		{"config", "check", "a", "b"},
 		{"version", "x"},
+		{"env"},
+		{"env", "a", "b"},
+		{"env", "a", "--instance"},
+		{"env", "a", "--imdsv1"},
+		{"env", "a", "--format", "csh"},
 		{"--verbose"},
 	} {
 		r := run(t, answer(nil), args...)
@@ -62,7 +67,7 @@ func TestWrongWordsAreUsage(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"exec"}, {"version"}, {"roles"}} {
+	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"exec"}, {"version"}, {"roles"}, {"env"}} {
 		r := run(t, answer(nil), append(args, "--help")...)
 		if r.code != fault.ExitOK || !strings.Contains(r.stdout, "Examples:\n  taskrole") {
 			t.Errorf("taskrole %q --help: exit %d, stdout %q", args, r.code, r.stdout)

@@ -142,6 +142,9 @@ func (s *server) converse(ctx context.Context, c *net.UnixConn) (reply, error) {
 	if err == nil && len(files) != r.fds() {
 		err = invalid(nil, fmt.Sprintf("a control request with %d descriptors instead of %d", len(files), r.fds()))
 	}
+	if err == nil && r.Credentials != nil {
+		err = ofTheHost(c, cred.Pid)
+	}
 	if err != nil {
 		closeAll(files)
 		s.rejected(ctx, err)

@@ -4,36 +4,13 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"taskrole/internal/terminal"
+	"taskrole/internal/testkit"
 )
-
-// newTerminal opens a pseudoterminal and returns the end that programs write to.
-func newTerminal(t *testing.T) *os.File {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
 
 func environment(kv ...string) func(string) string {
 	return func(name string) string {
@@ -47,7 +24,7 @@ func environment(kv ...string) func(string) string {
 }
 
 func TestTerminalIsTold(t *testing.T) {
-	tty := newTerminal(t)
+	tty := testkit.Terminal(t)
 	if !terminal.Is(tty) {
 		t.Error("a pseudoterminal is taken for something else")
 	}
@@ -72,7 +49,7 @@ func TestTerminalIsTold(t *testing.T) {
 }
 
 func TestWidthOfATerminal(t *testing.T) {
-	tty := newTerminal(t)
+	tty := testkit.Terminal(t)
 	if got := terminal.Width(tty, environment()); got != 80 {
 		t.Errorf("width that the kernel does not know = %d, want 80", got)
 	}
@@ -87,7 +64,7 @@ func TestWidthOfATerminal(t *testing.T) {
 }
 
 func TestColourIsLeftOutWhereItIsNotWanted(t *testing.T) {
-	tty := newTerminal(t)
+	tty := testkit.Terminal(t)
 	for _, c := range []struct {
 		env  []string
 		want bool

@@ -36,6 +36,8 @@ const (
 	Cgroup2 Feature = "cgroup2"
 	// Docker is a Docker daemon's program and client on the PATH, and the right to start it.
 	Docker Feature = "docker"
+	// Shells are dash, bash, zsh and fish.
+	Shells Feature = "shells"
 )
 
 // requireVariable holds the features a run must not skip: a comma-separated list, or "all".
@@ -87,6 +89,8 @@ func probe(f Feature) error {
 		return probeCgroup2()
 	case Docker:
 		return probeDocker()
+	case Shells:
+		return onPath("dash", "bash", "zsh", "fish")
 	default:
 		return fmt.Errorf("nobody knows how to find %q", string(f))
 	}
@@ -129,10 +133,17 @@ func probeCgroup2() error {
 }
 
 func probeDocker() error {
-	for _, name := range []string{"dockerd", "docker"} {
+	if err := onPath("dockerd", "docker"); err != nil {
+		return err
+	}
+	return probeRoot()
+}
+
+func onPath(names ...string) error {
+	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
 			return err
 		}
 	}
-	return probeRoot()
+	return nil
 }
