@@ -11,6 +11,7 @@
 //	taskrole-lab-probe get [-X METHOD] [-H 'KEY: VALUE'] [-d BODY] URL
 //	taskrole-lab-probe serve [-listen ADDRESS]
 //	taskrole-lab-probe sleep DURATION
+//	taskrole-lab-probe race ROLE            asks IMDS until it names the role, and says what it heard before: one JSON object
 //	taskrole-lab-probe env NAME…            NAME=VALUE lines of those that are set
 //	taskrole-lab-probe do STEP [-- STEP]…   several of these, one after the other
 package main
@@ -54,7 +55,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	servers := &servers{}
 	defer servers.close()
 	steps := map[string]step{
-		"identity": identity, "keys": keys, "get": get, "sleep": sleep, "env": environment, "serve": servers.serve,
+		"identity": identity, "keys": keys, "get": get, "sleep": sleep, "env": environment, "serve": servers.serve, "race": race,
 	}
 	if args[0] != "do" {
 		if err := one(ctx, steps, args, out); err != nil {

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -11,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
+	"taskrole/lab/probe/report"
 )
 
 // starts is how many containers BenchmarkStart starts of each kind.
@@ -102,3 +105,36 @@ func median(d []time.Duration) time.Duration {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// races is how many containers BenchmarkLate starts on each network.
+const races = 40
+
+// BenchmarkLate measures how long a container that asks by label runs before it finds its role, and how often the host's
+// was what it found first. Each asks from its first moment on.
+func BenchmarkLate(b *testing.B) {
+	for _, e := range engines {
+		for _, network := range []ec2.Network{ec2.NetworkNone, ec2.NetworkBridge} {
+			b.Run(e.name+"/"+string(network), func(b *testing.B) {
+				w := use(b, worlds[e.name])
+				for b.Loop() {
+					var waits []time.Duration
+					host := 0
+					for range races {
+						r := w.start(b, ec2.Container{Network: network, Labels: map[string]string{"taskrole": "reader"}, Args: []string{"race", cloud.TaskReader}})
+						var race report.Race
+						if err := json.Unmarshal(r.Stdout, &race); err != nil {
+							b.Fatalf("%v: %s%s", err, r.Stdout, r.Stderr)
+						}
+						waits = append(waits, time.Duration(race.Seconds*float64(time.Second)))
+						if race.First != cloud.TaskReader {
+							host++
+						}
+					}
+					b.ReportMetric(milliseconds(median(waits)), "ms/window-p50") // and sorts
+					b.ReportMetric(milliseconds(waits[len(waits)*99/100]), "ms/window-p99")
+					b.ReportMetric(float64(host), fmt.Sprintf("host-first/%d", races))
+				}
+			})
+		}
+	}
+}

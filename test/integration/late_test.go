@@ -3,8 +3,15 @@
 package integration
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -76,6 +83,234 @@ func TestLabelledContainerThatRunsAlreadyGetsItsRole(t *testing.T) {
 		}
 		if n := w.listeners(t, id); n != 1 {
 			t.Errorf("%d listeners in the container, want 1", n)
+		}
+	})
+}
+
+// refusedLate waits until the agent has said once that the labelled container runs without its role.
+func (w *world) refusedLate(tb testing.TB, id, code string) {
+	tb.Helper()
+	eventually(tb, func() error {
+		if n := w.refusals(id, code); n != 1 {
+			return fmt.Errorf("the agent said %d times that %.12s is refused with %s, want once", n, id, code)
+		}
+		return nil
+	})
+	for _, a := range w.attached(tb) {
+		if string(a.ID) == id && a.Way == container.WayLabel {
+			tb.Errorf("attached after a refusal: %+v", a)
+		}
+	}
+}
+
+// refusals counts the lines of the log about one container and one code.
+func (w *world) refusals(id, code string) int {
+	n := 0
+	for line := range strings.Lines(w.log()) {
+		if strings.Contains(line, "refused") && strings.Contains(line, id[:12]) && strings.Contains(line, `"code":"`+code+`"`) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestLabelledContainersAreRefusedAsOthersAre(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		asks := func(c ec2.Container, role string) string {
+			c.Labels = map[string]string{"taskrole": role}
+			return w.live(t, c)
+		}
+		policy, unknown := asks(ec2.Container{}, "keeper"), asks(ec2.Container{}, "raeder")
+		host, denied := asks(ec2.Container{Network: ec2.NetworkHost}, "reader"), asks(ec2.Container{}, "untrusted")
+		w.refusedLate(t, policy, "role-not-allowed")
+		w.refusedLate(t, unknown, "role-unknown")
+		w.refusedLate(t, host, "host-network")
+		w.refusedLate(t, denied, "sts-denied")
+		if err := w.idle(t); err != nil {
+			t.Error(err)
+		}
+
+		// The administrator thinks again: what ran without its role gets it, and what is refused is not said twice.
+		w.rewrite(t, strings.Replace(w.config(), `allow: [{name: "keeper-*"}]`, "allow: [{any: true}]", 1))
+		w.reload(t)
+		w.becomes(t, policy, container.WayLabel, cloud.TaskReader)
+		w.refusedLate(t, unknown, "role-unknown")
+	})
+}
+
+func TestLabelNeedsIMDS(t *testing.T) {
+	w := use(t, worlds["docker-28.5"])
+	w.rewrite(t, strings.Replace(w.config(), `allow: [{name: "keeper-*"}]`, "imds: off\n    allow: [{any: true}]", 1))
+	before := len(w.log())
+	w.reload(t)
+	eventually(t, func() error {
+		if !strings.Contains(w.log()[before:], "configuration reloaded") {
+			return errors.New("the new configuration is not in force")
+		}
+		return nil
+	})
+	id := w.live(t, ec2.Container{Labels: map[string]string{"taskrole": "keeper"}, Name: "somebody"})
+	w.refusedLate(t, id, "imds-off")
+}
+
+// TestLabelOfAnImageDoesNotCount: whoever built it would choose the role.
+func TestLabelOfAnImageDoesNotCount(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		files := map[string]string{"/probe": bin("taskrole-lab-probe")}
+		if err := w.docker.ImportFiles(t.Context(), "labelled", files, `ENTRYPOINT ["/probe"]`, "LABEL taskrole=reader"); err != nil {
+			t.Fatal(err)
+		}
+		theirs := w.live(t, ec2.Container{Image: "labelled"})
+		w.becomes(t, w.labelled(t, "reader"), container.WayLabel, cloud.TaskReader) // the agent has come past the first
+		for _, a := range w.attached(t) {
+			if string(a.ID) == theirs {
+				t.Errorf("attached by the label of its image: %+v", a)
+			}
+		}
+	})
+}
+
+func TestLabelBesideAnotherWayChangesNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		same := w.live(t, ec2.Container{Role: "reader", Labels: map[string]string{"taskrole": "reader"}})
+		other := w.live(t, ec2.Container{Role: "reader", Labels: map[string]string{"taskrole": "writer"}})
+		w.refusedLate(t, other, "namespace-shared")
+		for _, id := range []string{same, other} {
+			w.becomes(t, id, w.way, cloud.TaskReader)
+			if n := w.listeners(t, id); n != 1 {
+				t.Errorf("%d listeners in the container, want 1", n)
+			}
+		}
+		if w.refusals(same, "namespace-shared") > 0 {
+			t.Error("the label that agrees is refused")
+		}
+	})
+}
+
+// TestCreatedContainersHaveTheirCredentialsFetched: well before the start, and once.
+func TestCreatedContainersHaveTheirCredentialsFetched(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		calls := func() int { return w.cloud.Calls().Counts["sts"]["AssumeRole"] }
+		before := calls()
+		id := w.must(t, "create", "--label=taskrole=reader", "probe", "sleep", "10m")
+		defer w.must(t, "rm", "-f", id)
+		eventually(t, func() error {
+			if n := calls() - before; n != 1 {
+				return fmt.Errorf("STS was asked %d times for a container that is created, want once", n)
+			}
+			return nil
+		})
+		if err := w.idle(t); err != nil {
+			t.Error(err)
+		}
+		w.must(t, "start", id)
+		w.becomes(t, id, container.WayLabel, cloud.TaskReader)
+		if n := calls() - before; n != 1 {
+			t.Errorf("STS was asked %d times for a container that has started, want once", n)
+		}
+	})
+}
+
+// door stands between the agent and the engine, and can be shut.
+type door struct {
+	path, engine string
+
+	mu       sync.Mutex // guards what follows
+	listener net.Listener
+	conns    map[net.Conn]bool
+	wg       sync.WaitGroup
+}
+
+func (d *door) open(tb testing.TB) {
+	tb.Helper()
+	l, err := net.Listen("unix", d.path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.listener, d.conns = l, map[net.Conn]bool{}
+	d.wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			d.wg.Go(func() { d.pass(c) })
+		}
+	})
+}
+
+// pass moves bytes both ways until one side is closed.
+func (d *door) pass(c net.Conn) {
+	e, err := net.Dial("unix", d.engine)
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	d.mu.Lock()
+	d.conns[c] = true
+	d.mu.Unlock()
+	d.wg.Go(func() {
+		_, _ = io.Copy(e, c)
+		_ = e.Close()
+	})
+	_, _ = io.Copy(c, e)
+	_ = c.Close()
+}
+
+func (d *door) shut() {
+	d.mu.Lock()
+	_ = d.listener.Close()
+	for c := range d.conns {
+		_ = c.Close()
+	}
+	d.mu.Unlock()
+	d.wg.Wait()
+}
+
+// TestEngineThatGoesAwayIsFoundAgain: what starts while nobody tells of it is found by the list.
+func TestEngineThatGoesAwayIsFoundAgain(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		d := &door{path: filepath.Join(w.dir, "door.sock"), engine: strings.TrimPrefix(w.docker.Host(), "unix://")}
+		d.open(t)
+		w.behind(t, "unix://"+d.path)
+		stays := w.labelled(t, "reader")
+		w.becomes(t, stays, container.WayLabel, cloud.TaskReader)
+		d.shut()
+		missed := w.labelled(t, "writer")
+		wantRole(t, w.exec(t, stays, "identity"), cloud.TaskReader) // needs no engine
+		d.open(t)
+		defer d.shut()
+		w.becomes(t, missed, container.WayLabel, cloud.TaskWriter)
+		w.becomes(t, w.labelled(t, "reader"), container.WayLabel, cloud.TaskReader) // events come again
+	})
+}
+
+// behind restarts the agent with another address of the engine, for the length of a test.
+func (w *world) behind(tb testing.TB, host string) {
+	tb.Helper()
+	again := func(text string) {
+		if err := w.stopAgent(syscall.SIGTERM); err != nil {
+			tb.Fatal(err)
+		}
+		if err := os.WriteFile(w.configPath(), []byte(text), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		if err := w.startAgent(tb.Context()); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	again(strings.Replace(w.config(), w.docker.Host(), host, 1))
+	tb.Cleanup(func() {
+		if err := w.stopAgent(syscall.SIGTERM); err != nil {
+			tb.Error(err)
+		}
+		if err := os.WriteFile(w.configPath(), []byte(w.config()), 0o600); err != nil {
+			tb.Error(err)
+		}
+		if err := w.startAgent(context.WithoutCancel(tb.Context())); err != nil {
+			tb.Error(err)
 		}
 	})
 }

@@ -39,3 +39,14 @@ type Keys struct {
 	SecretAccessKey string `json:"secret_access_key"`
 	SessionToken    string `json:"session_token"`
 }
+
+// Race is what a process heard from the metadata service from its first moment on, until it was told its own role.
+type Race struct {
+	// First is the role that the first answer named, FirstSeconds after the process began.
+	First        string  `json:"first"`
+	FirstSeconds float64 `json:"first_seconds"`
+	// Others is how many answers named another role than the wanted one.
+	Others int `json:"others"`
+	// Seconds from the process's beginning to the first answer with the wanted role.
+	Seconds float64 `json:"seconds"`
+}
