@@ -111,9 +111,10 @@ func (l *late) follow(ctx context.Context, connected func()) error {
 // configuration to change, and says that it is time to list again; false says that the connection has ended.
 func (l *late) list(here, ctx context.Context) bool {
 	for pause := firstFollow; ; pause = min(2*pause, lastFollow) { //nolint:mnd // doubles
+		asked := time.Now()
 		ids, err := l.engine.Labelled(here, label)
 		if err == nil {
-			l.keep(ids)
+			l.keep(ids, asked)
 			for _, id := range ids {
 				l.pursue(ctx, id)
 			}
@@ -260,11 +261,13 @@ func (l *late) forgive(id container.ID) {
 	}
 }
 
-// keep forgets the refusals of containers that are not among those that run: their end was not seen.
-func (l *late) keep(running []container.ID) {
+// keep forgets the refusals of containers that did not run any more when the engine was asked: their end was not seen.
+func (l *late) keep(running []container.ID, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.refusals = slices.DeleteFunc(l.refusals, func(r Refusal) bool { return !slices.Contains(running, r.Container.ID) })
+	l.refusals = slices.DeleteFunc(l.refusals, func(r Refusal) bool {
+		return r.Since.Before(asked) && !slices.Contains(running, r.Container.ID)
+	})
 }
 
 // refused returns what is remembered, the oldest first.

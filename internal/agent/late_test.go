@@ -272,7 +272,7 @@ func TestARefusalIsSaidOnceForEachReasonAndForgottenInTheEnd(t *testing.T) {
 		// What ended unseen is forgotten with the next list.
 		a.say("c1", fault.RoleUnknown)
 		l.reconsider()
-		synctest.Wait()
+		time.Sleep(time.Second)
 		e.set(func() { e.running = nil })
 		l.reconsider()
 		synctest.Wait()
