@@ -247,7 +247,7 @@ func destinations(o endpoint.Options, role config.Role, host bool) []netip.AddrP
 	if !host {
 		return d
 	}
-	return slices.DeleteFunc(d, func(d netip.AddrPort) bool {
+	return slices.DeleteFunc(slices.Clone(d), func(d netip.AddrPort) bool {
 		switch d {
 		case address.IMDS, address.IMDS6, address.PodIdentity6:
 			return true

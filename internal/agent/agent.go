@@ -15,7 +15,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -94,7 +93,7 @@ func Run(ctx context.Context, o Options) error {
 	if a.late != nil {
 		side.Go(func() { a.late.run(ctx) })
 	}
-	side.Go(func() { tidy(ctx, a.done, debug.FreeOSMemory) })
+	side.Go(func() { tidy(ctx, a.done, giveBack) })
 	err = control.Serve(ctx, l, a, o.Logger, control.WithOperator(operator{a}))
 	cancel()
 	side.Wait()

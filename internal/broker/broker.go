@@ -12,6 +12,7 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"math"
@@ -71,8 +72,8 @@ type Broker struct {
 
 	mu      sync.Mutex // guards what follows, and what the entries say it does
 	closed  bool
-	entries map[string]*entry  // by grant.Key
-	refused map[string]refusal // grants whose first call failed a moment ago
+	entries map[key]*entry  // by what keyOf says
+	refused map[key]refusal // grants whose first call failed a moment ago
 }
 
 type refusal struct {
@@ -94,7 +95,7 @@ func New(o Options) *Broker {
 	b := &Broker{
 		source: o.Source, log: o.Logger, now: o.Now, begun: time.Now(), changed: make(chan struct{}, 1),
 		calls: limiter(o.CallsPerSecond), background: limiter(o.CallsPerSecond / 2), //nolint:mnd // half
-		entries: map[string]*entry{}, refused: map[string]refusal{},
+		entries: map[key]*entry{}, refused: map[key]refusal{},
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.running.Go(b.watch)
@@ -137,10 +138,15 @@ func (b *Broker) Acquire(ctx context.Context, g grant.Grant) (*Lease, error) {
 	return l, nil
 }
 
+// key stands for a grant.Key, of which it is a third.
+type key [sha256.Size]byte
+
+func keyOf(g grant.Grant) key { return sha256.Sum256([]byte(g.Key())) }
+
 // join finds or makes the entry of the grant and counts the caller as a holder. ready is closed after the first call; nil
 // says that it has been.
 func (b *Broker) join(g grant.Grant) (_ *entry, ready <-chan struct{}, err error) {
-	key := g.Key()
+	key := keyOf(g)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {

@@ -34,7 +34,7 @@ const (
 type entry struct {
 	b     *Broker
 	grant grant.Grant
-	key   string
+	key   key
 
 	// Guarded by b.mu.
 	holders   int           // leases and waiting callers

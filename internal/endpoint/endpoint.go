@@ -110,13 +110,19 @@ func New(o Options) http.Handler {
 	}
 }
 
-// Destinations are the addresses the container's listener must be reachable at.
+// all are the destinations of a container with a proxy, which comes last.
+var all = []netip.AddrPort{
+	address.ECS, address.PodIdentity, address.PodIdentity6, address.FullURI, address.IMDS, address.IMDS6, address.Proxy,
+}
+
+// Destinations are the addresses the container's listener must be reachable at. They are the same slice for all
+// containers, and not to be changed.
 func Destinations(o Options) []netip.AddrPort {
-	d := []netip.AddrPort{address.ECS, address.PodIdentity, address.PodIdentity6, address.FullURI, address.IMDS, address.IMDS6}
-	if o.Proxy != nil {
-		d = append(d, address.Proxy)
+	n := len(all)
+	if o.Proxy == nil {
+		n--
 	}
-	return d
+	return all[:n:n]
 }
 
 // dialect is how a connection wants to be answered.

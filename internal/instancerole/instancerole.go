@@ -45,11 +45,20 @@ const (
 	tokenPath  = "/latest/api/token"
 )
 
+// form is what an answer may look like. The length is counted apart: a regular expression that counts to a thousand takes
+// half a megabyte, in every process that has this package.
+type form struct {
+	re   *regexp.Regexp
+	most int
+}
+
 var (
-	roleNameRE = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
-	regionRE   = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-	tokenRE    = regexp.MustCompile(`^[!-~]{1,1000}$`)
+	roleForm   = form{regexp.MustCompile(`^[\w+=,.@-]+$`), 128}
+	regionForm = form{regexp.MustCompile(`^[a-z0-9-]+$`), 64}
+	tokenForm  = form{regexp.MustCompile(`^[!-~]+$`), 1000}
 )
+
+func (f form) matches(s string) bool { return len(s) <= f.most && f.re.MatchString(s) }
 
 // Fetch returns the credentials and the instance's region, which is "" where the service does not tell. Faults are of
 // code host-identity-missing.
@@ -124,7 +133,7 @@ func (c *client) fetch(ctx context.Context, v1 bool) (secret.Credentials, string
 	case a.status == http.StatusUnauthorized && c.token.Empty():
 		return none, "", missing(nil, "this instance's metadata service wants version 2 and gives no session token",
 			"in a container, raise the instance's hop limit, or run the command on the host")
-	case a.status != http.StatusOK || !roleNameRE.MatchString(role):
+	case a.status != http.StatusOK || !roleForm.matches(role):
 		return none, "", strange(a, rolesPath)
 	}
 	a, err = c.ask(ctx, http.MethodGet, rolesPath+role)
@@ -136,7 +145,7 @@ func (c *client) fetch(ctx context.Context, v1 bool) (secret.Credentials, string
 		return none, "", err
 	}
 	region := ""
-	if a, err = c.ask(ctx, http.MethodGet, regionPath); err == nil && a.status == http.StatusOK && regionRE.MatchString(a.body) {
+	if a, err = c.ask(ctx, http.MethodGet, regionPath); err == nil && a.status == http.StatusOK && regionForm.matches(a.body) {
 		region = a.body
 	}
 	return credentials, region, nil
@@ -145,7 +154,7 @@ func (c *client) fetch(ctx context.Context, v1 bool) (secret.Credentials, string
 // open gets a session token.
 func (c *client) open(ctx context.Context, v1 bool) error {
 	a, err := c.ask(ctx, http.MethodPut, tokenPath)
-	if err == nil && a.status == http.StatusOK && tokenRE.MatchString(a.body) {
+	if err == nil && a.status == http.StatusOK && tokenForm.matches(a.body) {
 		c.token = secret.New(a.body)
 		return nil
 	}
