@@ -33,8 +33,10 @@ const EngineVerb = engineroot.Verb
 // is the exit status.
 func EngineMain(stdin io.Reader, stdout io.Writer) int { return engineroot.Main(stdin, stdout) }
 
-// DockerOptions describe a private Docker.
+// DockerOptions describe a private engine.
 type DockerOptions struct {
+	// Kind is which engine; Docker when empty. The others need a Root.
+	Kind engineroot.Kind
 	// Dir is where the daemon's own directory is made; the instance's directory when empty. It must be short.
 	Dir string
 	// Root is a root file system with Docker in it, which the daemon then runs in; empty is the machine's Docker.
@@ -57,7 +59,8 @@ type DockerOptions struct {
 	CgroupV2 bool
 }
 
-// Docker is a private daemon inside an instance. It is never the daemon of the machine's user: it has its own
+// Docker is a private engine inside an instance: Docker itself, or Podman, whose client has the same words, or
+// containerd with ctr. It is never the daemon of the machine's user: it has its own
 // directories, sockets, mounts, cgroups and network.
 type Docker struct {
 	inst     *Instance
@@ -73,6 +76,7 @@ type Docker struct {
 	pid      int
 	networks sync.Mutex // guards the making of custom
 	custom   bool
+	entries  map[string][]string // of containerd: the entry points of our images
 }
 
 // FindDocker returns the path of dockerd in a root file system, "" meaning this machine. The error wraps
@@ -84,10 +88,16 @@ func FindDocker(root string) (string, error) {
 // NewDocker starts a daemon in the instance and returns once it answers. When ctx ends before that, or anything
 // fails, nothing is left behind. Instance.Close closes it too. The calling program must know EngineVerb.
 func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, err error) {
-	if _, err := FindDocker(o.Root); err != nil {
+	if o.Kind == "" {
+		o.Kind = engineroot.Docker
+	}
+	if _, err := engineroot.Find("/"+strings.TrimPrefix(o.Root, "/"), o.Kind.Program()); err != nil {
 		return nil, err
 	}
-	d := &Docker{inst: i}
+	if o.Kind != engineroot.Docker && o.Root == "" {
+		return nil, fmt.Errorf("%s of the machine would be used together with its own: %w", o.Kind, errNoRoot)
+	}
+	d := &Docker{inst: i, entries: map[string][]string{}}
 	if d.plan, err = newPlan(i, o); err != nil {
 		return nil, err
 	}
@@ -96,17 +106,10 @@ func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, er
 		return nil, errors.Join(err, d.close())
 	}
 	if err := d.await(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("start docker: %w", err), d.close())
+		return nil, errors.Join(fmt.Errorf("start %s: %w", o.Kind, err), d.close())
 	}
-	if o.Runtime != "" {
-		d.waysIn = append(d.waysIn, container.WayShim)
-	}
-	major, err := engineroot.Major(d.version)
-	if err != nil {
+	if err := d.findWays(o); err != nil {
 		return nil, errors.Join(err, d.close())
-	}
-	if o.CDIDir != "" && major >= engineroot.CDIMajor {
-		d.waysIn = append(d.waysIn, container.WayCDI)
 	}
 	if err := i.own(d); err != nil {
 		return nil, errors.Join(err, d.close())
@@ -114,9 +117,29 @@ func NewDocker(ctx context.Context, i *Instance, o DockerOptions) (_ *Docker, er
 	return d, nil
 }
 
+var errNoRoot = errors.New("name a root file system that has it")
+
+func (d *Docker) findWays(o DockerOptions) error {
+	if o.Runtime != "" {
+		d.waysIn = append(d.waysIn, container.WayShim)
+	}
+	knows := o.CDIDir != ""
+	if o.Kind == engineroot.Docker {
+		major, err := engineroot.Major(d.version)
+		if err != nil {
+			return err
+		}
+		knows = knows && major >= engineroot.CDIMajor
+	}
+	if knows {
+		d.waysIn = append(d.waysIn, container.WayCDI)
+	}
+	return nil
+}
+
 func newPlan(i *Instance, o DockerOptions) (engineroot.Plan, error) {
 	p := engineroot.Plan{
-		Root: o.Root, Runtime: o.Runtime, CDIDir: o.CDIDir, CgroupV2: o.CgroupV2 || o.Root != "",
+		Kind: o.Kind, Root: o.Root, Runtime: o.Runtime, CDIDir: o.CDIDir, CgroupV2: o.CgroupV2 || o.Root != "",
 		Bridge: dockerBridge, Pool: dockerPool, DNS: servicesAddr,
 	}
 	base := o.Dir
@@ -271,6 +294,9 @@ func (d *Docker) enter() error {
 
 // ask returns the daemon's version, or an error while it is not ready.
 func (d *Docker) ask(ctx context.Context) (string, error) {
+	if d.plan.Kind == engineroot.Containerd {
+		return d.askContainerd(ctx)
+	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -298,8 +324,8 @@ func (d *Docker) ask(ctx context.Context) (string, error) {
 	return v.Version, nil
 }
 
-// Name is "docker" and the version.
-func (d *Docker) Name() string { return "docker " + d.version }
+// Name is the kind and the version: "docker 20.10.24+dfsg1".
+func (d *Docker) Name() string { return string(d.plan.Kind) + " " + d.version }
 
 // Version is what the daemon says: "20.10.24+dfsg1".
 func (d *Docker) Version() string { return d.version }

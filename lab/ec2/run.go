@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,13 +31,20 @@ const removePatience = 20 * time.Second
 // customNetwork is the name of the user-defined bridge behind NetworkCustom.
 const customNetwork = "lab"
 
-// Run runs a container with docker run. Result has the client's exit status: the container's own, or 125 to 127
+// Run runs a container with the client's run. Result has the client's exit status: the container's own, or 125 to 127
 // when it did not start. When ctx ends, the container is removed.
 func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
 	if c.Name == "" {
 		c.Name = "lab-" + rand.Text()[:12] // to find it again
 	}
-	args, err := d.runArgs(c)
+	if c.Way != "" && !slices.Contains(d.waysIn, c.Way) {
+		return Result{}, fmt.Errorf("%s: %q: %w", d.Name(), c.Way, ErrWay)
+	}
+	arguments := d.runArgs
+	if d.plan.Kind == engineroot.Containerd {
+		arguments = d.ctrArgs
+	}
+	args, err := arguments(ctx, c)
 	if err != nil {
 		return Result{}, err
 	}
@@ -50,14 +58,16 @@ func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
 		// The client is dead, the container is not.
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience)
 		defer cancel()
-		_, rmErr := d.Exec(after, "rm", "-f", "-v", c.Name)
-		err = errors.Join(err, rmErr)
+		err = errors.Join(err, d.Remove(after, c.Name))
 	}
 	return r, err
 }
 
-func (d *Docker) runArgs(c Container) ([]string, error) {
+func (d *Docker) runArgs(_ context.Context, c Container) ([]string, error) {
 	args := []string{"run", "--pull=never", "--name=" + c.Name}
+	if d.plan.Kind == engineroot.Podman {
+		args = []string{"run", "--pull=never", "--name=" + c.Name, "--cgroup-parent=" + d.plan.Containers()}
+	}
 	if c.Detach {
 		args = append(args, "--detach")
 	} else {
@@ -73,12 +83,14 @@ func (d *Docker) runArgs(c Container) ([]string, error) {
 	switch c.Way {
 	case "":
 	case container.WayShim:
-		args = append(args, "--runtime=taskrole", "--env=TASKROLE="+c.Role)
+		args = append(args, "--env=TASKROLE="+c.Role)
+		if d.plan.Kind == engineroot.Podman {
+			args = append([]string{"--runtime=taskrole"}, args...) // of podman, and not of its run
+		} else {
+			args = append(args, "--runtime=taskrole")
+		}
 	case container.WayCDI:
 		args = append(args, "--device=taskrole/role="+c.Role)
-	}
-	if c.Way != "" && !slices.Contains(d.waysIn, c.Way) {
-		return nil, fmt.Errorf("%s: %q: %w", d.Name(), c.Way, ErrWay)
 	}
 	for _, kv := range c.Env {
 		args = append(args, "--env="+kv)
@@ -107,6 +119,20 @@ func (d *Docker) makeCustom(ctx context.Context) error {
 	return nil
 }
 
+// Remove removes a container, whatever it does.
+func (d *Docker) Remove(ctx context.Context, names ...string) error {
+	switch {
+	case len(names) == 0:
+		return nil
+	case d.plan.Kind == engineroot.Containerd:
+		return d.removeTasks(ctx, names)
+	case d.plan.Kind == engineroot.Podman:
+		return d.must(ctx, nil, append([]string{"rm", "--force", "--volumes", "--time=0"}, names...)...)
+	default:
+		return d.must(ctx, nil, append([]string{"rm", "--force", "--volumes"}, names...)...)
+	}
+}
+
 // Exec runs the docker client with any arguments, inside the instance's network namespace and the engine's root. It
 // gets no environment of ours. A command that failed is a Result, not an error.
 func (d *Docker) Exec(ctx context.Context, args ...string) (Result, error) {
@@ -114,13 +140,25 @@ func (d *Docker) Exec(ctx context.Context, args ...string) (Result, error) {
 }
 
 func (d *Docker) exec(ctx context.Context, stdin io.Reader, args ...string) (Result, error) {
+	what := string(d.plan.Kind) + " " + args[0]
 	cmd := exec.CommandContext(ctx, d.cli, args...)
-	cmd.Env = []string{"PATH=" + engineroot.Path, "HOME=" + d.plan.Dir, "DOCKER_HOST=" + d.Host()}
+	cmd.Env = []string{
+		"PATH=" + engineroot.Path, "HOME=" + d.plan.Dir, "DOCKER_HOST=" + d.Host(), "CONTAINERD_ADDRESS=" + d.plan.Socket(),
+	}
 	cmd.Dir = "/"
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	isolate(cmd)
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if d.plan.Kind == engineroot.Podman {
+		// It is the engine itself: what it leaves running must end with the engine.
+		group, err := os.Open(filepath.Join(d.Root(), d.plan.Daemons()))
+		if err != nil {
+			return Result{}, fmt.Errorf("%s: find the engine's cgroup: %w", what, err)
+		}
+		defer func() { _ = group.Close() }()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	begin := time.Now()
 	err := d.thread.do(cmd.Start)
 	if err == nil {
@@ -128,10 +166,10 @@ func (d *Docker) exec(ctx context.Context, stdin io.Reader, args ...string) (Res
 	}
 	r := Result{Exit: cmd.ProcessState.ExitCode(), Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Elapsed: time.Since(begin)}
 	if ctx.Err() != nil {
-		return r, fmt.Errorf("docker %s: %w", args[0], ctx.Err())
+		return r, fmt.Errorf("%s: %w", what, ctx.Err())
 	}
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
-		return r, fmt.Errorf("docker %s: %w", args[0], err)
+		return r, fmt.Errorf("%s: %w", what, err)
 	}
 	return r, nil
 }
@@ -140,7 +178,7 @@ func (d *Docker) exec(ctx context.Context, stdin io.Reader, args ...string) (Res
 func (d *Docker) must(ctx context.Context, stdin io.Reader, args ...string) error {
 	r, err := d.exec(ctx, stdin, args...)
 	if err == nil && r.Exit != 0 {
-		err = fmt.Errorf("docker %s: exit status %d: %s", args[0], r.Exit, bytes.TrimSpace(r.Stderr))
+		err = fmt.Errorf("%s %s: exit status %d: %s", d.plan.Kind, args[0], r.Exit, bytes.TrimSpace(r.Stderr))
 	}
 	return err
 }
@@ -158,6 +196,9 @@ func (d *Docker) ImportImage(ctx context.Context, name string, rootfs io.Reader,
 // ImportFiles makes an image of single files: path inside to path on this machine. Nothing else is in it but an
 // empty /tmp, so programs must be static.
 func (d *Docker) ImportFiles(ctx context.Context, name string, files map[string]string, changes ...string) error {
+	if d.plan.Kind == engineroot.Containerd {
+		return d.makeRoot(name, files, changes)
+	}
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
@@ -221,13 +262,19 @@ func addFile(t *tar.Writer, made map[string]bool, name, source string) error {
 func (d *Docker) removeAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), removePatience)
 	defer cancel()
-	r, err := d.exec(ctx, nil, "ps", "--all", "--quiet", "--no-trunc")
+	list := []string{"ps", "--all", "--quiet", "--no-trunc"}
+	switch d.plan.Kind {
+	case engineroot.Containerd:
+		return nil // nothing of it outlives its processes
+	case engineroot.Podman:
+		if err := d.must(ctx, nil, "pod", "rm", "--all", "--force", "--time=0"); err != nil {
+			return err
+		}
+	case engineroot.Docker:
+	}
+	r, err := d.exec(ctx, nil, list...)
 	if err != nil {
 		return err
 	}
-	ids := strings.Fields(string(r.Stdout))
-	if len(ids) == 0 {
-		return nil
-	}
-	return d.must(ctx, nil, append([]string{"rm", "--force", "--volumes"}, ids...)...)
+	return d.Remove(ctx, strings.Fields(string(r.Stdout))...)
 }

@@ -1,5 +1,5 @@
 // Package engineroot is the supervisor of one private container engine: a process of its own between the lab and
-// dockerd, which makes the engine's mounts and cgroups, starts it, and removes all of it again.
+// its daemon, which makes the engine's mounts and cgroups, starts it, and removes all of it again.
 //
 // It is a separate process for two reasons. The mounts must be made by a process that is alone in its mount
 // namespace, which a Go program with its threads can only be from its birth. And somebody must clean up when the lab

@@ -9,6 +9,7 @@ import (
 // Plan is what the supervisor of an engine is told: one line of JSON on its standard input. There is nothing secret
 // in it.
 type Plan struct {
+	Kind     Kind
 	Dir      string   // the engine's own directory, made by us and removed by the supervisor
 	Root     string   // root file system of the engine; empty: the machine's
 	Binds    []string // directories that must be at the same path inside Root, read-write
@@ -19,12 +20,12 @@ type Plan struct {
 	Bridge   string   // address and length of the default bridge: 10.99.16.1/24
 	Pool     string   // user-defined networks get a /24 each out of it
 	DNS      string   // resolver of the containers
-	Env      []string // of dockerd
+	Env      []string // of the daemon
 }
 
 // Report is what the supervisor says: lines of JSON on its standard output.
 type Report struct {
-	CLI   string   `json:",omitempty"` // path of the docker client inside the root: dockerd has been started
+	CLI   string   `json:",omitempty"` // path of the client inside the root: the daemon has been started
 	Error string   `json:",omitempty"` // why it did not start, or why it ended
 	Left  []string `json:",omitempty"` // what could not be removed at the end
 }
@@ -39,6 +40,12 @@ func (p Plan) Log() string { return filepath.Join(p.Dir, "log") }
 
 // Socket is the path of the daemon's socket, inside the engine's root and outside.
 func (p Plan) Socket() string { return filepath.Join(p.Dir, "sock") }
+
+// Containers is the path of the containers' cgroup below the root of a hierarchy.
+func (p Plan) Containers() string { return "/" + p.Cgroup + "/c" }
+
+// Daemons is the directory of the cgroup of the engine's own programs, inside the engine's root.
+func (p Plan) Daemons() string { return filepath.Join(p.Dir, "cgroup", p.Cgroup, "d") }
 
 // maxSocketPath is how long the path of a Unix socket may be (unix(7)).
 const maxSocketPath = 107
@@ -62,7 +69,7 @@ func (p Plan) daemonConfig(major int) ([]byte, error) {
 		"hosts":     []string{"unix://" + p.Socket()},
 		// The systemd driver would ask the machine's systemd for the cgroups, and we could not remove them.
 		"exec-opts":             []string{"native.cgroupdriver=cgroupfs"},
-		"cgroup-parent":         "/" + p.Cgroup + "/c",
+		"cgroup-parent":         p.Containers(),
 		"storage-driver":        "overlay2",
 		"iptables":              true,
 		"bip":                   p.Bridge,

@@ -82,7 +82,7 @@ type supervisor struct {
 	cgroups  *cgroups
 }
 
-// run starts dockerd and returns once ctx or the daemon has ended; cleanUp ends what is still there.
+// run starts the daemon and returns once ctx or the daemon has ended; cleanUp ends what is still there.
 func (s *supervisor) run(ctx context.Context) {
 	daemon, cli, err := s.start(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *supervisor) run(ctx context.Context) {
 	}
 	s.say(Report{CLI: cli})
 	if status, ended := s.waitFor(ctx, daemon); ended {
-		s.say(Report{Error: fmt.Sprintf("dockerd ended with status %d\n%s", status.ExitStatus(), s.complaints())})
+		s.say(Report{Error: fmt.Sprintf("%s ended with status %d\n%s", s.plan.Kind.Program(), status.ExitStatus(), s.complaints())})
 	}
 	// No SIGTERM: there is nothing to save. The images are in memory, the network is about to vanish, the containers
 	// were removed if the end is an orderly one; and dockerd spends a second on asking its containerd to end.
@@ -128,47 +128,33 @@ func (s *supervisor) start(ctx context.Context) (pid int, cli string, err error)
 	if s.cgroups, err = makeCgroups(s.plan); err != nil {
 		return 0, "", err
 	}
-	dockerd, err := Find("/", "dockerd")
+	d, err := s.plan.prepare(ctx)
 	if err != nil {
 		return 0, "", err
 	}
-	if cli, err = cliBeside(dockerd); err != nil {
-		return 0, "", err
-	}
-	major, err := majorVersion(ctx, dockerd)
-	if err != nil {
-		return 0, "", err
-	}
-	config, err := s.plan.daemonConfig(major)
-	if err != nil {
-		return 0, "", err
-	}
-	if err := os.WriteFile(s.plan.config(), config, 0o600); err != nil {
-		return 0, "", err
-	}
-	pid, err = s.startDaemon(dockerd)
-	return pid, cli, err
+	pid, err = s.startDaemon(d)
+	return pid, d.cli, err
 }
 
-func (s *supervisor) startDaemon(dockerd string) (pid int, err error) {
+func (s *supervisor) startDaemon(d daemon) (pid int, err error) {
 	log, err := os.OpenFile(s.plan.Log(), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = log.Close() }() // the daemon has its own
-	group, err := os.Open(filepath.Join(s.cgroups.v2, "d"))
+	group, err := os.Open(s.plan.Daemons())
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = group.Close() }()
 	// Not bound to a context: the cgroup says what has to end, and it is more than this process.
-	cmd := exec.Command(dockerd, "--config-file", s.plan.config()) //nolint:noctx // see above
+	cmd := exec.Command(d.path, d.args...) //nolint:noctx // see above
 	cmd.Env = append([]string{"PATH=" + Path, "HOME=" + s.plan.Dir}, s.plan.Env...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(group.Fd())}
 	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start dockerd: %w", err)
+		return 0, fmt.Errorf("start %s: %w", s.plan.Kind.Program(), err)
 	}
 	return cmd.Process.Pid, nil // waitFor waits for it
 }
