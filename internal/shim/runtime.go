@@ -30,8 +30,12 @@ func findRuntime(o Options) (string, error) {
 		return "", fault.Wrap(err, fault.Internal, fmt.Sprintf("taskrole-runtime cannot find itself at %s", o.Self),
 			"install it again")
 	}
+	path := lookup(o.Env, "PATH")
+	if path == "" {
+		path = defaultPath
+	}
 	for _, name := range names {
-		for _, path := range candidates(name, lookup(o.Env, "PATH")) {
+		for _, path := range candidates(name, path) {
 			info, err := os.Stat(path)
 			if err == nil && info.Mode().IsRegular() && unix.Access(path, unix.X_OK) == nil && !os.SameFile(info, self) {
 				return path, nil
@@ -46,6 +50,9 @@ func findRuntime(o Options) (string, error) {
 	return "", fault.New(fault.RuntimeUnavailable, "there is neither runc nor crun on the PATH",
 		"install one, or name the real OCI runtime in "+runtimeVariable)
 }
+
+// defaultPath is for an engine that leaves PATH away: Podman does for all commands but create.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // candidates is where name may be. Empty and relative entries of the PATH are passed over: the working directory is
 // the bundle.
