@@ -178,19 +178,19 @@ func (a *Agent) admit(ctx context.Context, cfg *config.Config, role config.Role,
 // obstacle: the names are for the log then.
 func (a *Agent) facts(ctx context.Context, role config.Role, id container.ID) (container.Container, error) {
 	unknown := container.Container{ID: id}
-	if a.engine == nil {
+	if len(a.engines) == 0 {
 		return unknown, nil
 	}
 	needed := false
 	for _, r := range role.Allow {
 		needed = needed || r.NeedsEngine()
 	}
-	c, err := a.engine.Lookup(ctx, id)
+	c, err := a.engines.Lookup(ctx, id)
 	if err != nil && needed {
 		return unknown, err
 	}
 	if err != nil {
-		a.log.DebugContext(ctx, "the engine does not name the container", slog.String("container_id", id.Short()), slog.String("error", err.Error()))
+		a.log.DebugContext(ctx, "no engine names the container", slog.String("container_id", id.Short()), slog.String("error", err.Error()))
 		return unknown, nil
 	}
 	return c, nil
@@ -205,10 +205,10 @@ func (a *Agent) service(cfg *config.Config, role config.Role, t attach.Target, c
 	if role.Inject != config.InjectRelative {
 		o.Authorization = a.tokens.Authorization(role.Name)
 	}
-	if role.TaskMetadata && a.engine != nil {
+	if role.TaskMetadata && len(a.engines) > 0 {
 		o.Task = taskmeta.New(taskmeta.Options{
 			Container: c, Role: role.Name, RoleARN: role.ARN, Region: a.telling.mixed.Load().In(o.Region).Region,
-			Zone: func() string { return a.telling.mixed.Load().In(o.Region).Zone }, Engine: a.engine,
+			Zone: func() string { return a.telling.mixed.Load().In(o.Region).Zone }, Engine: a.engines,
 		})
 	}
 	release := lease.Release

@@ -45,7 +45,8 @@ type Agent struct {
 	host     *netns.NS                     // the agent's own network namespace: the host's
 	hostname string
 	tree     *attest.Tree
-	engine   *docker.Engine // nil where the configuration names none
+	engine   *docker.Engine // also one of engines; nil where the configuration names none
+	engines  engines
 	broker   *broker.Broker
 	server   *endpoint.Server
 	attacher *attach.Attacher
@@ -114,10 +115,8 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	if a.tree, err = attest.OpenTree(); err != nil {
 		return err
 	}
-	if cfg.Docker != "" {
-		if a.engine, err = docker.New(cfg.Docker); err != nil {
-			return err
-		}
+	if a.engines, a.engine, err = openEngines(cfg); err != nil {
+		return err
 	}
 	// First of what is in its directory, which it makes and looks at.
 	if a.register, err = openRegister(cfg, a.tree); err != nil {
@@ -144,9 +143,7 @@ func (a *Agent) close() {
 	a.attacher.Close()
 	_ = a.server.Close()
 	a.broker.Close()
-	if a.engine != nil {
-		_ = a.engine.Close()
-	}
+	_ = a.engines.Close()
 	_ = a.tree.Close()
 	_ = a.host.Close()
 }

@@ -134,7 +134,7 @@ func (a *Agent) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.STS != old.STS || cfg.CDI != old.CDI || cfg.Late != old.Late {
+	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.Podman != old.Podman || cfg.STS != old.STS || cfg.CDI != old.CDI || cfg.Late != old.Late {
 		return errRestart
 	}
 	a.config.Store(cfg) // before the document: whoever reads of a new role there must find it here

@@ -21,7 +21,7 @@ var house = []floor{
 	}},
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "companion config control envfile fault hostrole instancerole table terminal"},
-		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker fault grant " +
+		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
@@ -41,6 +41,7 @@ var house = []floor{
 		{"awssts", "fault grant secret"},
 		{"durable", ""},
 		{"engine/docker", "container fault"},
+		{"engine/podman", "container fault"},
 		{"hostimds", "instance"},
 		{"instancerole", "address fault secret"},
 		{"netns", ""},

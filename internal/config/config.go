@@ -23,6 +23,7 @@ type Config struct {
 	Socket  string        // control socket, absolute
 	Runtime string        // path of taskrole-runtime; "": the agent looks beside itself
 	Docker  string        // Docker's API as unix:///path; "" for none
+	Podman  string        // Podman's likewise
 	Late    bool          // containers may ask by label, which needs Docker
 	CDI     CDI
 	STS     STS
@@ -90,6 +91,9 @@ type Egress struct {
 	Services  []string // AWS services by their endpoint's name (s3, sts, logs…), in the role's region
 	Endpoints []string // further ones, normalised: http(s)://host[:port]
 }
+
+// HasEngine says whether there is one to ask who a container is.
+func (c *Config) HasEngine() bool { return c.Docker != "" || c.Podman != "" }
 
 // RegionOf is the region a role's services are in: its own, else the configuration's, else "".
 func (c *Config) RegionOf(r Role) string {

@@ -128,8 +128,12 @@ func TestRegionOf(t *testing.T) {
 
 func TestNoEngine(t *testing.T) {
 	c := parse(t, "account: 123456789012\nengines: {docker: none}\nroles: {a: {allow: [any: true]}}\n")
-	if c.Docker != "" {
-		t.Errorf("Docker = %q, want none", c.Docker)
+	if c.Docker != "" || c.HasEngine() {
+		t.Errorf("Docker = %q, Podman = %q, want none", c.Docker, c.Podman)
+	}
+	const rules = "roles: {a: {task_metadata: true, allow: [name: x]}}\n"
+	if c = parse(t, "account: 123456789012\nengines: {docker: none, podman: 'unix:///run/podman/podman.sock'}\n"+rules); c.Podman != "unix:///run/podman/podman.sock" {
+		t.Errorf("Podman = %q", c.Podman)
 	}
 }
 
@@ -185,7 +189,7 @@ func TestEveryKeyIsInTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{
-		"account", "region", "socket", "runtime", "cdi.dir", "engines.docker", "late", "sts.endpoint", "sts.calls_per_second",
+		"account", "region", "socket", "runtime", "cdi.dir", "engines.docker", "engines.podman", "late", "sts.endpoint", "sts.calls_per_second",
 		"roles.NAME", "arn", "session", "duration", "external_id", "policy", "tags", "imds", "egress.services",
 		"egress.endpoints", "allow", "any", "name", "image", "labels",
 	} {

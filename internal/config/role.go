@@ -146,8 +146,8 @@ func (w *walker) allow(c *Config, n *yaml.Node, path string) []policy.Rule {
 			w.add(n, path, "the rule asks for nothing", "any: true, or name, image, labels")
 		case seen["any"] != nil && len(seen) > 1:
 			w.add(seen["any"], path, "any beside other keys", "any: true alone, or name, image, labels, which must all match")
-		case r.NeedsEngine() && c.Docker == "":
-			w.add(n, path, "the rule asks what only an engine knows, and engines.docker is none", "any: true, or an engine")
+		case r.NeedsEngine() && !c.HasEngine():
+			w.add(n, path, "the rule asks what only an engine knows, and engines has none", "any: true, or an engine")
 		}
 		rules = append(rules, r)
 	})
@@ -156,8 +156,8 @@ func (w *walker) allow(c *Config, n *yaml.Node, path string) []policy.Rule {
 
 func (w *walker) taskMetadata(c *Config, n *yaml.Node, path string) bool {
 	on := w.truth(n, path)
-	if on && c.Docker == "" {
-		w.add(n, path, "task metadata are what an engine says, and engines.docker is none", "false, or an engine")
+	if on && !c.HasEngine() {
+		w.add(n, path, "task metadata are what an engine says, and engines has none", "false, or an engine")
 	}
 	return on
 }

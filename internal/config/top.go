@@ -20,7 +20,7 @@ const (
 	allowedAccount  = "exactly 12 digits, with or without quotes"
 	allowedRegion   = "the name of an AWS region, such as eu-central-1"
 	allowedPath     = "an absolute path without . and .. in it"
-	allowedDocker   = "unix:///path/of/the/socket, or none"
+	allowedEngine   = "unix:///path/of/the/socket, or none"
 	allowedEndpoint = "http://host[:port] or https://host[:port], and nothing link-local"
 	allowedCalls    = "a number above 0 and up to 1000"
 	allowedRoles    = "a mapping of role names to roles, with one at least"
@@ -42,7 +42,8 @@ func (w *walker) config(root *yaml.Node) *Config {
 		}},
 		{"engines", func(n *yaml.Node, p string) {
 			w.mapping(n, p, []field{
-				{"docker", func(n *yaml.Node, p string) { w.docker(c, n, p) }},
+				{"docker", func(n *yaml.Node, p string) { w.engine(&c.Docker, n, p) }},
+				{"podman", func(n *yaml.Node, p string) { w.engine(&c.Podman, n, p) }},
 			})
 		}},
 		{"late", func(n *yaml.Node, p string) { c.Late = w.truth(n, p) }},
@@ -122,26 +123,26 @@ func absolute(s string) (string, error) {
 	return s, nil
 }
 
-// docker leaves the default where the value is wrong, so that the rules are not blamed for a missing engine.
-func (w *walker) docker(c *Config, n *yaml.Node, path string) {
-	switch s := value(w, n, path, allowedDocker, dockerSocket); s {
+// engine leaves the default where the value is wrong, so that the rules are not blamed for a missing engine.
+func (w *walker) engine(to *string, n *yaml.Node, path string) {
+	switch s := value(w, n, path, allowedEngine, engineSocket); s {
 	case "":
 	case noEngine:
-		c.Docker = ""
+		*to = ""
 	default:
-		c.Docker = s
+		*to = s
 	}
 }
 
 const noEngine = "none"
 
-func dockerSocket(s string) (string, error) {
+func engineSocket(s string) (string, error) {
 	if s == noEngine {
 		return s, nil
 	}
 	p, ok := strings.CutPrefix(s, "unix://")
 	if !ok {
-		return "", errors.New(quote(s) + " is not the address of a unix socket: what Docker says decides who may hold a role, so it must not come over a network")
+		return "", errors.New(quote(s) + " is not the address of a unix socket: what an engine says decides who may hold a role, so it must not come over a network")
 	}
 	if _, err := socketPath(p); err != nil {
 		return "", err

@@ -1,5 +1,6 @@
-// Package integration drives the built programs against real container engines: each of two Docker versions runs as
-// a private daemon inside a simulated EC2 instance, with a real agent beside it and real containers.
+// Package integration drives the built programs against real container engines: two Docker versions, Podman and
+// containerd, each as a private daemon inside a simulated EC2 instance, with a real agent beside it and real
+// containers.
 //
 // It has no code of its own; the tests are built with the tag integration, need root, and are started by
 // `make test-integration`, which builds the programs and the engines first. Started in another way they look for

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,23 +23,34 @@ import (
 	"taskrole/internal/control"
 	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
+	"taskrole/lab/ec2/engineroot"
 )
 
 // engine is one row of the matrix.
 type engine struct {
 	name    string // of its tests
+	kind    engineroot.Kind
 	tree    string // below TASKROLE_TEST_ENGINES
 	version string // what the daemon must call itself, so that no test passes on another than meant
 	way     container.Way
 }
 
 var engines = []engine{
-	{"docker-20.10", "bookworm", "20.10.", container.WayShim},
-	{"docker-28.5", "forky", "28.5.", container.WayCDI},
+	{"docker-20.10", engineroot.Docker, "bookworm", "20.10.", container.WayShim},
+	{"docker-28.5", engineroot.Docker, "forky", "28.5.", container.WayCDI},
+}
+
+// others are started when the first test asks for them (onOther).
+var others = []engine{
+	{"podman-5.8", engineroot.Podman, "forky", "5.8.", container.WayCDI},
+	{"containerd-2.1", engineroot.Containerd, "forky", "2.1.", container.WayCDI},
 }
 
 // worlds are the running instances, by engine.
-var worlds = map[string]*world{}
+var (
+	worldsMu sync.Mutex
+	worlds   = map[string]*world{}
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == ec2.EngineVerb {
@@ -88,6 +100,8 @@ func isolated() error {
 
 // end takes everything down and looks for what is left.
 func end() (code int) {
+	worldsMu.Lock()
+	defer worldsMu.Unlock()
 	for name, w := range worlds {
 		traces := w.instance.Traces()
 		err := w.close()
@@ -160,14 +174,14 @@ func begin(ctx context.Context, e engine) (_ *world, err error) {
 		}
 	}
 	w.docker, err = ec2.NewDocker(ctx, w.instance, ec2.DockerOptions{
-		Root: tree(e.tree), Runtime: bin("taskrole-runtime"), CDIDir: filepath.Join(w.dir, "cdi"),
+		Kind: e.kind, Root: tree(e.tree), Runtime: bin("taskrole-runtime"), CDIDir: filepath.Join(w.dir, "cdi"),
 		Spec: filepath.Join(w.dir, "cdi/taskrole.json"), SocketDir: filepath.Join(w.dir, "run"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	if !strings.HasPrefix(w.docker.Version(), e.version) {
-		return nil, fmt.Errorf("the engine is Docker %s, expected %s", w.docker.Version(), e.version)
+		return nil, fmt.Errorf("the engine is %s, expected %s", w.docker.Name(), e.version)
 	}
 	err = w.docker.ImportFiles(ctx, "probe", map[string]string{"/probe": bin("taskrole-lab-probe")}, `ENTRYPOINT ["/probe"]`)
 	if err != nil {
@@ -182,15 +196,28 @@ func begin(ctx context.Context, e engine) (_ *world, err error) {
 func (w *world) socket() string     { return filepath.Join(w.dir, "run/agent.sock") }
 func (w *world) configPath() string { return filepath.Join(w.dir, "config.yaml") }
 
+// engines is the part of the configuration that says whom to ask.
+func (w *world) engines() string {
+	docker, podman := "none", "none"
+	switch w.kind {
+	case engineroot.Docker:
+		docker = w.docker.Host()
+	case engineroot.Podman:
+		podman = w.docker.Host()
+	case engineroot.Containerd: // nobody is asked
+	}
+	return fmt.Sprintf("{docker: %q, podman: %q}", docker, podman)
+}
+
 // config is the agent's configuration. The role keeper is for containers that call themselves keeper, and deaf has
 // an external id that nobody expects.
 func (w *world) config() string {
-	return fmt.Sprintf(`account: "123456789012"
+	text := fmt.Sprintf(`account: "123456789012"
 region: us-east-1
 socket: %s
 runtime: %s
 cdi: {dir: %s}
-engines: {docker: %q}
+engines: %s
 sts: {endpoint: %q}
 roles:
   reader:
@@ -210,8 +237,13 @@ roles:
   untrusted:
     arn: arn:aws:iam::123456789012:role/task-untrusted
     allow: [{any: true}]
-`, w.socket(), bin("taskrole-runtime"), filepath.Join(w.dir, "cdi"), w.docker.Host(), w.instance.ServicesURL(),
+`, w.socket(), bin("taskrole-runtime"), filepath.Join(w.dir, "cdi"), w.engines(), w.instance.ServicesURL(),
 		w.instance.ServicesURL(), w.instance.ServicesURL())
+	if w.kind == engineroot.Containerd {
+		// Nobody is asked there, so nothing may need an answer.
+		text = strings.NewReplacer("    task_metadata: true\n", "", `{name: "keeper-*"}`, "{any: true}").Replace(text)
+	}
+	return text
 }
 
 // startAgent starts `taskrole agent` in the instance and returns when it answers.
@@ -322,6 +354,36 @@ func onEach(t *testing.T, test func(*testing.T, *world)) {
 	}
 }
 
+// onOther runs a test on one of the engines that are started only when they are needed.
+func onOther(t *testing.T, name string, test func(*testing.T, *world)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { test(t, use(t, other(t, name))) })
+}
+
+func other(t *testing.T, name string) *world {
+	t.Helper()
+	worldsMu.Lock()
+	defer worldsMu.Unlock()
+	if w, ok := worlds[name]; ok {
+		return w
+	}
+	for _, e := range others {
+		if e.name != name {
+			continue
+		}
+		begun := time.Now()
+		w, err := begin(context.WithoutCancel(t.Context()), e)
+		if err != nil {
+			t.Fatalf("start %s: %v", name, err)
+		}
+		t.Logf("started %s in %v", w.docker.Name(), time.Since(begun))
+		worlds[name] = w
+		return w
+	}
+	t.Fatalf("there is no engine %s", name)
+	return nil
+}
+
 // use makes the end of a failing test show what the agent said meanwhile.
 func use(tb testing.TB, w *world) *world {
 	tb.Helper()
@@ -377,8 +439,8 @@ func (w *world) live(tb testing.TB, c ec2.Container) string {
 		tb.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 			defer cancel()
-			if r, err := w.docker.Exec(ctx, "rm", "-f", "-v", id); err != nil || r.Exit != 0 {
-				tb.Errorf("docker rm: %v %s", err, r.Stderr)
+			if err := w.docker.Remove(ctx, id); err != nil {
+				tb.Error(err)
 			}
 		})
 	}
