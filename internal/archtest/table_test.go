@@ -20,11 +20,12 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "companion config control envfile fault hostrole instancerole table terminal"},
+		{"cli", "companion config control envfile fault hostrole instancerole launch table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
+		{"launch", "cdispec config control fault"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
 	{"3 machinery: declares the interfaces it needs", []row{

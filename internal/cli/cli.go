@@ -77,7 +77,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newEnv(o), newExec(o), newRoles(o), newVersion(o))
+	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newVersion(o))
 	return root
 }
 

@@ -67,7 +67,7 @@ func TestWrongWordsAreUsage(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"exec"}, {"version"}, {"roles"}, {"env"}} {
+	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"exec"}, {"run"}, {"version"}, {"roles"}, {"env"}} {
 		r := run(t, answer(nil), append(args, "--help")...)
 		if r.code != fault.ExitOK || !strings.Contains(r.stdout, "Examples:\n  taskrole") {
 			t.Errorf("taskrole %q --help: exit %d, stdout %q", args, r.code, r.stdout)

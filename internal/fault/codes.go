@@ -12,6 +12,7 @@ type Code string
 const (
 	AgentRunning         Code = "agent-running"         // another agent already listens on the control socket
 	AgentUnreachable     Code = "agent-unreachable"     // nobody answers at the control socket
+	ArgumentsContradict  Code = "arguments-contradict"  // run: the engine's arguments say something else than the role
 	AuthorizationInvalid Code = "authorization-invalid" // the role wants a token with each request for credentials, and it is not the right one
 	BundleInvalid        Code = "bundle-invalid"        // config.json of an OCI bundle cannot be read or edited
 	CommandMissing       Code = "command-missing"       // exec: there is no such program
@@ -23,6 +24,7 @@ const (
 	EgressDenied         Code = "egress-denied"         // the proxy does not lead there
 	EgressUnreachable    Code = "egress-unreachable"    // it may lead there, but nobody answers
 	EmptyURI             Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
+	EngineMissing        Code = "engine-missing"        // run: the engine's command line is not installed
 	EngineUnreachable    Code = "engine-unreachable"    // a rule needs the engine's word, and it does not answer
 	HostNetwork          Code = "host-network"          // the container has no network namespace of its own
 	IMDSOff              Code = "imds-off"              // asked for by label, and the role is not served where such a container looks
@@ -41,6 +43,7 @@ const (
 	STSUnreachable       Code = "sts-unreachable"       // STS does not answer, or is throttling
 	SourceUnavailable    Code = "host-identity-missing" // the agent itself has no AWS credentials
 	Usage                Code = "usage"                 // wrong words on the command line
+	WayMissing           Code = "way-missing"           // run: the engine has no way in
 )
 
 // HTTP statuses (RFC 9110, section 15). They are written out because net/http would double the size of
@@ -61,6 +64,7 @@ type traits struct{ status, exit int }
 var codes = map[Code]traits{
 	AgentRunning:         {conflict, ExitFault},
 	AgentUnreachable:     {unavailable, ExitFault},
+	ArgumentsContradict:  {badRequest, ExitUsage},
 	AuthorizationInvalid: {forbidden, ExitFault},
 	BundleInvalid:        {badRequest, ExitFault},
 	CommandMissing:       {badRequest, ExitMissing},
@@ -72,6 +76,7 @@ var codes = map[Code]traits{
 	EgressDenied:         {forbidden, ExitFault},
 	EgressUnreachable:    {badGateway, ExitFault},
 	EmptyURI:             {badRequest, ExitFault},
+	EngineMissing:        {internalError, ExitFault},
 	EngineUnreachable:    {unavailable, ExitFault},
 	HostNetwork:          {forbidden, ExitFault},
 	IMDSOff:              {forbidden, ExitFault},
@@ -90,6 +95,7 @@ var codes = map[Code]traits{
 	STSUnreachable:       {unavailable, ExitFault},
 	SourceUnavailable:    {unavailable, ExitFault},
 	Usage:                {badRequest, ExitUsage},
+	WayMissing:           {internalError, ExitFault},
 }
 
 // Codes returns every code, sorted.
