@@ -4,11 +4,13 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"os"
 
 	"taskrole/internal/agent"
 	"taskrole/internal/cli"
+	"taskrole/internal/doctor"
 )
 
 func main() {
@@ -18,5 +20,8 @@ func main() {
 			return agent.Run(ctx, agent.Options{ConfigPath: path, Logger: logger, Reload: reload})
 		},
 		Describe: agent.Roles,
+		Doctor: func(ctx context.Context, q cli.DoctorQuery, out io.Writer) error {
+			return doctor.Run(ctx, doctor.Query(q), out)
+		},
 	}))
 }

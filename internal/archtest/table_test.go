@@ -15,7 +15,7 @@ type row struct {
 // house is the import table, from the top down: every package of the module has one row.
 var house = []floor{
 	{"programs", []row{
-		{"cmd/taskrole", "agent cli"},
+		{"cmd/taskrole", "agent cli doctor"},
 		{"cmd/taskrole-runtime", "hook shim"},
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
@@ -23,6 +23,7 @@ var house = []floor{
 		{"cli", "companion config control envfile fault hostrole instancerole launch table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
+		{"doctor", "config container control diagnose engine/docker facts fault policy"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
 		{"launch", "cdispec config control fault"},
@@ -41,8 +42,9 @@ var house = []floor{
 		{"attest", "netns"},
 		{"awssts", "fault grant secret"},
 		{"durable", ""},
-		{"engine/docker", "container fault"},
+		{"engine/docker", "container fault secret"},
 		{"engine/podman", "container fault"},
+		{"facts", "address diagnose fault netns secret"},
 		{"hostimds", "instance"},
 		{"instancerole", "address fault secret"},
 		{"netns", ""},
@@ -55,6 +57,7 @@ var house = []floor{
 		{"cdispec", "address fault ociedit"},
 		{"config", "arn container fault instance policy"},
 		{"envfile", "fault secret"},
+		{"diagnose", ""},
 		{"ociedit", "fault"},
 		{"policy", "container"},
 		{"table", ""},
@@ -116,17 +119,17 @@ var doors = []door{
 	{"github.com/spf13/cobra", "cli lab/cli"},
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
-	{"golang.org/x/sys/unix", "attest control hook netns readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
+	{"golang.org/x/sys/unix", "attest control facts hook netns readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
 		"lab/imds terminal test/bench"},
 	{"golang.org/x/time/", "broker egress"},
 }
 
 // reveals are the packages where a secret's text comes out: endpoint writes the bytes a container is answered with,
 // agent keeps the key of IMDS tokens, control hands credentials to root at the command line and envfile writes them
-// there, hostrole puts the token of an endpoint into a command's environment, instancerole shows its session token to the
+// there, facts sends a process's own token to its own endpoint, hostrole puts the token of an endpoint into a command's environment, instancerole shows its session token to the
 // service that gave it, and the lab checks signatures and answers for AWS.
 var reveals = []string{
-	"agent", "control", "endpoint", "envfile", "hostrole", "instancerole", "lab/cloud", "lab/iam", "lab/s3", "lab/sts",
+	"agent", "control", "endpoint", "envfile", "facts", "hostrole", "instancerole", "lab/cloud", "lab/iam", "lab/s3", "lab/sts",
 }
 
 // neverInRuntime may not be in taskrole-runtime, which runs at every start of a container: nothing slow to load,

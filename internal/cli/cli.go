@@ -33,6 +33,8 @@ type Options struct {
 	Stdout io.Writer
 	Stderr io.Writer
 	Agent  Agent // what "taskrole agent" runs
+	// Doctor is what "taskrole doctor" runs.
+	Doctor Doctor
 	// Describe says of a configuration what its agent would say of its roles.
 	Describe func(*config.Config) []control.Role
 }
@@ -77,7 +79,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newVersion(o))
+	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newVersion(o))
 	return root
 }
 

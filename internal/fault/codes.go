@@ -21,6 +21,7 @@ const (
 	ContainerGone        Code = "container-gone"        // its first process ended before we could attach
 	CredentialsExpired   Code = "credentials-expired"   // nothing valid is left, and STS gives nothing new
 	CredentialsNotReady  Code = "credentials-not-ready" // the first ones are not there yet
+	DoctorFindings       Code = "doctor-findings"       // doctor or audit found something that is wrong
 	EgressDenied         Code = "egress-denied"         // the proxy does not lead there
 	EgressUnreachable    Code = "egress-unreachable"    // it may lead there, but nobody answers
 	EmptyURI             Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
@@ -73,6 +74,7 @@ var codes = map[Code]traits{
 	ContainerGone:        {notFound, ExitFault},
 	CredentialsExpired:   {unavailable, ExitFault},
 	CredentialsNotReady:  {unavailable, ExitFault},
+	DoctorFindings:       {internalError, ExitFault},
 	EgressDenied:         {forbidden, ExitFault},
 	EgressUnreachable:    {badGateway, ExitFault},
 	EmptyURI:             {badRequest, ExitFault},
@@ -96,6 +98,12 @@ var codes = map[Code]traits{
 	SourceUnavailable:    {unavailable, ExitFault},
 	Usage:                {badRequest, ExitUsage},
 	WayMissing:           {internalError, ExitFault},
+}
+
+// Known says whether c is one of the codes.
+func Known(c Code) bool {
+	_, ok := codes[c]
+	return ok
 }
 
 // Codes returns every code, sorted.

@@ -1,0 +1,267 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+)
+
+// container is the endpoint that AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI names.
+func (l look) container() result {
+	variable := l.uri()
+	if variable == "" {
+		return absent("neither AWS_CONTAINER_CREDENTIALS_RELATIVE_URI nor _FULL_URI is set")
+	}
+	failed := Stops
+	if l.containerFalls {
+		failed = Fails
+	}
+	fail := func(why, sees string) result { return result{verdict: failed, why: why, sees: sees} }
+	value := l.text(variable)
+	if variable == envFull {
+		if why := l.sdk.refuses(value); value != "" && why != "" {
+			return fail(variable+" leads to a host this SDK refuses", why)
+		}
+	}
+	if why := l.uriBroken(variable, value); why != "" {
+		return fail(why, l.containerSees(Answer{Outcome: Broken, Message: why}))
+	}
+	if why := l.tokenBroken(); why != "" {
+		return fail(why, l.tokenSees())
+	}
+	if p := l.proxied(l.proxyContainer, l.host(variable)); p != "" {
+		return fail("the request goes through "+p+", which cannot reach it", l.containerSees(Answer{Outcome: Broken, Message: "through the proxy"}))
+	}
+	a := l.Container
+	switch {
+	case l.served():
+		return result{
+			verdict: Wins, source: FromContainer, detail: l.roleName(),
+			why: fmt.Sprintf("taskrole serves the role %s here (%s)", l.roleName(), a.URL),
+		}
+	case a.Outcome == NotAsked:
+		return result{verdict: Wins, source: FromContainer, detail: variable, why: variable + " is set; it was not asked"}
+	case a.OK() && a.Doc.complete():
+		return result{verdict: Wins, source: FromContainer, detail: a.Doc.RoleARN, why: a.URL + " answers with " + a.Doc.Masked}
+	default:
+		return fail(a.says(), l.containerSees(a))
+	}
+}
+
+// uri is the variable that counts, or "".
+func (f *Facts) uriFor(t traits) string {
+	order := []string{envRelative, envFull}
+	if t.fullFirst {
+		order = []string{envFull, envRelative}
+	}
+	for _, v := range order {
+		if f.has(v) || t.emptyCounts && f.set(v) {
+			return v
+		}
+	}
+	return ""
+}
+
+func (l look) uri() string { return l.uriFor(l.traits) }
+
+func (l look) uriBroken(variable, value string) string {
+	switch {
+	case l.Env[variable].Length == 0:
+		return variable + " is set but empty"
+	case variable == envRelative && !strings.HasPrefix(value, "/"):
+		return variable + " does not begin with /, so the host becomes 169.254.170.2" + value
+	}
+	return ""
+}
+
+func (l look) host(variable string) string {
+	if variable == envRelative {
+		return "169.254.170.2"
+	}
+	return hostOf(l.text(variable))
+}
+
+// tokenBroken says what is wrong with the authorization token's file, or "".
+func (l look) tokenBroken() string {
+	if !l.has(envTokenFile) || l.sdk == JavaV1 {
+		return ""
+	}
+	if l.has(envToken) && (l.sdk == JSv2 || l.sdk == JavaV2) {
+		return "" // the value wins there
+	}
+	switch f := l.TokenFile; f.State {
+	case Missing, Unreadable, Odd:
+		return f.trouble()
+	case Read:
+		if f.Newline && l.sdk != Ruby {
+			return f.Path + " ends in a line break, which becomes part of the token"
+		}
+	case NotLooked:
+	}
+	return ""
+}
+
+func (l look) tokenSees() string {
+	newline := l.TokenFile.Newline
+	switch l.sdk {
+	case Botocore, CLIv2:
+		if newline {
+			return "ValueError: Auth token value is not a legal header value"
+		}
+		return "FileNotFoundError or PermissionError: " + l.TokenFile.Path
+	case GoV1, GoV2:
+		if newline {
+			return "authorization token contains invalid newline sequence"
+		}
+		return "failed to read authorization token from " + l.TokenFile.Path
+	case JSv3:
+		return "CredentialsProviderError: … is not a valid container metadata service hostname (the host name is fine)"
+	case JSv2:
+		return "the process ends: uncaught error"
+	default:
+		return l.nothing
+	}
+}
+
+// complete says whether SDKs take the document.
+func (d Document) complete() bool {
+	return d.JSON && d.Key && d.Secret && d.Token && !d.Expires.IsZero()
+}
+
+// served says that taskrole's agent answers. It refuses the doctor, who is no process of the container, and that is as
+// good as an answer: it says so only where a role is attached.
+func (f *Facts) served() bool {
+	a := f.Container
+	return a.Taskrole && (a.Code == notThisContainer || a.OK() && f.Role.Name != "")
+}
+
+const notThisContainer = "not-this-container"
+
+// says is an answer in words.
+func (a Answer) says() string {
+	switch a.Outcome {
+	case NotAsked:
+		return a.URL + " was not asked"
+	case Answered:
+		return a.status()
+	case Refused:
+		return a.URL + " refuses the connection: nobody listens there"
+	case Unreachable:
+		return a.URL + " cannot be reached: " + a.Why
+	case Silent:
+		return a.URL + " takes the connection and does not answer"
+	case Dropped:
+		return a.URL + " does not take the connection: packets are lost on the way"
+	case Broken:
+	}
+	return a.URL + ": " + a.Why
+}
+
+func (a Answer) status() string {
+	s := fmt.Sprintf("%s answers %d", a.URL, a.Status)
+	switch {
+	case a.Code != "" || a.Message != "":
+		return s + ": " + strings.TrimPrefix(strings.TrimSuffix(a.Code+": "+a.Message, ": "), ": ")
+	case a.OK() && !a.Doc.JSON:
+		return s + " with something that is no credentials document"
+	case a.OK() && !a.Doc.complete():
+		return s + " with an incomplete credentials document"
+	}
+	return s
+}
+
+func (l look) containerSees(a Answer) string {
+	switch l.sdk {
+	case Botocore, CLIv2:
+		if a.Outcome == Answered {
+			return fmt.Sprintf("Error when retrieving credentials from container-role: Error retrieving metadata: Received non 200 response %d "+
+				"from container metadata: %s", a.Status, a.Message)
+		}
+		return "Error when retrieving credentials from container-role: Error retrieving metadata"
+	case GoV2:
+		return "failed to refresh cached credentials, failed to load credentials, " + strings.TrimPrefix(a.Code+": "+a.Message, ": ")
+	case GoV1:
+		return "CredentialsEndpointError: failed to load credentials"
+	default:
+		return l.nothing
+	}
+}
+
+// imds is the last step of every chain.
+func (l look) imds() result {
+	fail := func(why string) result { return result{verdict: Fails, why: why} }
+	if v := l.text(envDisabled); l.disabled(v) {
+		return absent("AWS_EC2_METADATA_DISABLED=" + v + " keeps this SDK from it")
+	}
+	if l.has(envRelative) || l.has(envFull) {
+		if !l.containerFalls {
+			return absent("not asked where a container variable is set")
+		}
+	}
+	if p := l.proxied(l.proxyIMDS, "169.254.169.254"); p != "" {
+		return fail("the request goes through " + p + ", which cannot reach it")
+	}
+	i := l.IMDS
+	if l.servedByIMDS() {
+		return result{verdict: Wins, source: FromIMDS, detail: l.roleName(), why: fmt.Sprintf("taskrole serves the role %s here too", l.roleName())}
+	}
+	if i.Token.Outcome == NotAsked {
+		return fail("it was not asked")
+	}
+	if i.Token.OK() {
+		return l.listing(i.V2, "with a token")
+	}
+	if why := l.noFallback(i.Token); why != "" {
+		return fail(i.Token.says() + "; " + why)
+	}
+	return l.listing(i.V1, "without a token, as version 1")
+}
+
+// noFallback says why the SDK does not go on without a token, or "".
+func (l look) noFallback(a Answer) string {
+	switch {
+	case a.Outcome == Unreachable, a.Outcome == Refused && !l.IMDS.V1.OK(), a.Outcome == Dropped:
+		return "so nothing else is tried"
+	case a.Status == 400:
+		return "a 400 ends it"
+	case l.noV1:
+		return "this SDK speaks only version 2"
+	case onlyTrue(l.text(envV1Disabled)):
+		return "AWS_EC2_METADATA_V1_DISABLED=" + l.text(envV1Disabled) + " forbids version 1"
+	}
+	return ""
+}
+
+func (l look) listing(a Answer, how string) result {
+	if a.OK() && l.IMDS.Role != "" {
+		return result{
+			verdict: Wins, source: FromIMDS, detail: l.IMDS.Role,
+			why: fmt.Sprintf("it lists the role %q, %s", l.IMDS.Role, how),
+		}
+	}
+	return result{verdict: Fails, why: a.says()}
+}
+
+// servedByIMDS says that the agent answers at the address of IMDS.
+func (f *Facts) servedByIMDS() bool {
+	i := f.IMDS
+	return i.Token.Code == notThisContainer || i.V1.Code == notThisContainer || f.Role.Name != "" && i.Local && i.Token.OK() && i.Role != ""
+}
+
+// roleName is the role as far as it is known.
+func (f *Facts) roleName() string {
+	switch {
+	case f.Role.Name != "":
+		return f.Role.Name
+	case f.Role.Wanted != "":
+		return f.Role.Wanted
+	}
+	return "(the agent did not say which)"
+}
+
+// proxied is the proxy variable that a request to host is subject to, or "".
+func (l look) proxied(honoured bool, host string) string {
+	if !honoured {
+		return ""
+	}
+	return l.proxyFor(host)
+}

@@ -1,0 +1,211 @@
+package diagnose
+
+import (
+	"slices"
+	"strings"
+)
+
+// Severity says how much a finding matters.
+type Severity string
+
+// The severities.
+const (
+	Error   Severity = "error"   // it does not work, or secrets are leaking
+	Warning Severity = "warning" // it works, and not as somebody thinks it does
+	Note    Severity = "note"    // worth knowing
+)
+
+// Code is a stable word for one kind of finding. Codes may be added, never renamed; each has a heading in
+// doc/doctor.md.
+type Code string
+
+// Finding is one thing that is wrong, and what to do about it.
+type Finding struct {
+	Code     Code     `json:"code"`
+	Severity Severity `json:"severity"`
+	What     string   `json:"what"`               // one sentence
+	Evidence []string `json:"evidence"`           // what was seen, never empty
+	Affects  []SDK    `json:"affects,omitempty"`  // empty: every SDK
+	Fix      string   `json:"fix"`                // one sentence
+	Commands []string `json:"commands,omitempty"` // to paste
+	Manual   string   `json:"manual"`
+}
+
+// manual is where the codes are explained.
+const manual = "doc/doctor.md#"
+
+// rule looks for one thing.
+type rule struct {
+	code Code
+	find func(*Facts) *Finding
+}
+
+// rules are all that is looked for, the deeper causes first: among findings of one severity the first is named first.
+var rules = []rule{
+	// What keeps everything else from working.
+	{"agent-down", agentDown},
+	{"config-invalid", configInvalid},
+	{"role-refused", roleRefused},
+	{"sts-refused", stsRefused},
+	{"host-identity-missing", hostIdentity},
+	{"start-refused", startRefused},
+	{"port-conflict", portConflict},
+	{"role-not-attached", roleNotAttached},
+	{"addresses-missing", addressesMissing},
+	{"endpoint-foreign", endpointForeign},
+	// The environment.
+	{"credentials-partial", credentialsPartial},
+	{"session-token-missing", sessionMissing},
+	{"session-token-unexpected", sessionUnexpected},
+	{"session-token-stale", sessionStale},
+	{"credentials-expired", credentialsExpired},
+	{"profile-missing", profileMissing},
+	{"web-identity-incomplete", identityIncomplete},
+	{"uri-empty", uriEmpty},
+	{"uri-malformed", uriMalformed},
+	{"full-uri-refused", fullRefused},
+	{"token-file-newline", tokenNewline},
+	{"token-file-unreadable", tokenUnreadable},
+	{"proxy-takes-metadata", proxyTakes},
+	{"endpoint-mode-invalid", modeInvalid},
+	{"partition-mismatch", partitionMismatch},
+	{"clock-skew", clockSkew},
+	// The endpoints.
+	{"container-endpoint-unreachable", containerUnreachable},
+	{"container-endpoint-error", containerError},
+	{"credentials-incomplete", documentIncomplete},
+	{"imds-disabled", imdsDisabled},
+	{"imds-throttled", imdsThrottled},
+	{"imds-hop-limit", hopLimit},
+	{"imds-v1-fallback", v1Fallback},
+	{"imds-v2-required", v2Required},
+	{"imds-off", imdsOff},
+	{"imds-no-role", imdsNoRole},
+	{"imds-unreachable", imdsUnreachable},
+	{"no-credentials", noCredentials},
+	// It works, and not as somebody thinks it does.
+	{"keys-shadow-role", keysShadow},
+	{"file-shadows-role", fileShadows},
+	{"both-uris", bothURIs},
+	{"keys-long-lived", keysLongLived},
+	{"keys-long-lived-in-file", fileLongLived},
+	{"host-role", hostRole},
+	{"imds-disabled-ambiguous", disabledAmbiguous},
+	{"region-missing", regionMissing},
+	// The host.
+	{"kernel-without-sk-lookup", oldKernel},
+	{"cgroup-v1", oldCgroup},
+	{"engine-unreachable", engineSilent},
+}
+
+// Codes are all codes of findings, sorted.
+func Codes() []Code {
+	codes := make([]Code, 0, len(rules))
+	for _, r := range rules {
+		codes = append(codes, r.code)
+	}
+	slices.Sort(codes)
+	return codes
+}
+
+// Findings are what is wrong, the worst and deepest first.
+func Findings(f *Facts) []Finding {
+	found := []Finding{}
+	for _, r := range rules {
+		x := r.find(f)
+		if x == nil {
+			continue
+		}
+		x.Code, x.Manual = r.code, manual+string(r.code)
+		x.Affects = narrow(f, x)
+		if x.Affects == nil || len(x.Affects) > 0 {
+			found = append(found, *x)
+		}
+	}
+	found = explained(found)
+	slices.SortStableFunc(found, func(a, b Finding) int { return weight(a) - weight(b) })
+	return found
+}
+
+func weight(f Finding) int { return slices.Index([]Severity{Error, Warning, Note}, f.Severity) }
+
+// narrow leaves of those affected the SDKs that are in question. Where any may be, a finding about old ones alone is
+// no more than a note. nil means all.
+func narrow(f *Facts, x *Finding) []SDK {
+	if x.Affects == nil {
+		return nil
+	}
+	kept := []SDK{}
+	for _, s := range x.Affects {
+		if len(f.SDKs) == 0 || slices.Contains(f.SDKs, s) {
+			kept = append(kept, s)
+		}
+	}
+	if len(f.SDKs) == 0 && !slices.ContainsFunc(kept, func(s SDK) bool { return !slices.Contains(legacy, s) }) {
+		x.Severity = Note
+	}
+	return kept
+}
+
+// explained takes out what is only the consequence of something that is named already.
+func explained(found []Finding) []Finding {
+	named := func(codes ...Code) bool {
+		return slices.ContainsFunc(found, func(f Finding) bool { return slices.Contains(codes, f.Code) })
+	}
+	return slices.DeleteFunc(slices.Clone(found), func(f Finding) bool {
+		for _, c := range causes[f.Code] {
+			if named(c) {
+				return true
+			}
+		}
+		return f.Code == "no-credentials" && slices.ContainsFunc(found, func(g Finding) bool { return g.Severity == Error && g.Code != f.Code })
+	})
+}
+
+// causes are the findings that a finding is the consequence of.
+var causes = map[Code][]Code{
+	"role-not-attached":              {"agent-down", "role-refused", "sts-refused", "start-refused", "host-identity-missing", "addresses-missing"},
+	"addresses-missing":              {"agent-down"},
+	"start-refused":                  {"role-refused", "sts-refused", "host-identity-missing", "agent-down", "port-conflict"},
+	"container-endpoint-unreachable": {"agent-down", "role-not-attached", "addresses-missing", "uri-empty", "uri-malformed", "endpoint-foreign"},
+	"container-endpoint-error":       {"uri-empty", "uri-malformed", "endpoint-foreign", "role-not-attached", "sts-refused", "host-identity-missing"},
+	"credentials-incomplete":         {"endpoint-foreign", "credentials-expired"},
+	"imds-unreachable": {
+		"imds-disabled", "uri-empty", "uri-malformed", "agent-down", "addresses-missing", "full-uri-refused", "token-file-newline",
+		"token-file-unreadable", "container-endpoint-unreachable", "container-endpoint-error", "credentials-incomplete",
+		"endpoint-foreign", "credentials-partial", "profile-missing", "web-identity-incomplete", "role-not-attached",
+	},
+	"imds-v1-fallback": {"imds-hop-limit"},
+	"imds-v2-required": {"imds-hop-limit"},
+	"host-role": {
+		"imds-v1-fallback", "credentials-partial", "profile-missing", "role-not-attached", "web-identity-incomplete", "uri-empty", "uri-malformed", "full-uri-refused", "token-file-newline",
+		"token-file-unreadable", "container-endpoint-unreachable", "container-endpoint-error", "credentials-incomplete", "endpoint-foreign",
+	},
+	"file-shadows-role": {"profile-missing"},
+	"keys-shadow-role":  {"session-token-missing", "credentials-partial"},
+	"keys-long-lived":   {"session-token-unexpected"},
+}
+
+// list names SDKs for people.
+func list(sdks []SDK) string {
+	names := make([]string, 0, len(sdks))
+	for _, s := range sdks {
+		names = append(names, s.Title())
+	}
+	return strings.Join(names, ", ")
+}
+
+// which are the SDKs in question for which ok holds.
+func which(f *Facts, ok func(look) bool) []SDK {
+	in := f.SDKs
+	if len(in) == 0 {
+		in = SDKs()
+	}
+	hit := []SDK{}
+	for _, s := range in {
+		if ok(look{Facts: f, sdk: s, traits: specs[s]}) {
+			hit = append(hit, s)
+		}
+	}
+	return hit
+}

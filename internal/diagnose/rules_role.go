@@ -1,0 +1,349 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// fault codes of the agent that a message about a container may end in.
+const (
+	codeDenied   = "role-not-allowed"
+	codeUnknown  = "role-unknown"
+	codeSTS      = "sts-denied"
+	codeIdentity = "host-identity-missing"
+	codeAgent    = "agent-unreachable"
+)
+
+// stopped says whether the engine's message about the container holds one of the agent's codes.
+func (f *Facts) stopped(codes ...string) string {
+	for _, text := range []string{f.Subject.Stopped, f.Role.Problem, f.Container.Code + ": " + f.Container.Message + " [" + f.Container.Code + "]"} {
+		for _, c := range codes {
+			if strings.Contains(text, "["+c+"]") {
+				return text
+			}
+		}
+	}
+	return ""
+}
+
+func agentDown(f *Facts) *Finding {
+	x := &Finding{
+		Severity: Error, What: "the taskrole agent does not run: containers with a role get no credentials, and none can start",
+		Fix: "start it, and look at its log if it does not stay", Commands: []string{"systemctl start taskrole", "journalctl -u taskrole -n 50"},
+	}
+	switch {
+	case f.stopped(codeAgent) != "":
+		x.Evidence = []string{"the engine: " + f.stopped(codeAgent)}
+	case f.Role.Asked != AgentDown:
+		return nil
+	case f.Subject.PID == 0 && f.Host.Looked:
+		x.Evidence = []string{"nobody answers at the control socket"}
+	case len(f.Net.OnLo) > 0 && (f.Container.Outcome == Refused || f.IMDS.Token.Outcome == Refused):
+		x.Evidence = []string{"nobody answers at the control socket", strings.Join(f.Net.OnLo, ", ") + " are in the namespace, and nobody listens there"}
+	case f.Role.Wanted != "" && f.Container.Outcome != Answered:
+		x.Evidence = []string{"nobody answers at the control socket", "the container asks for the role " + f.Role.Wanted}
+	default:
+		return nil
+	}
+	return x
+}
+
+func configInvalid(f *Facts) *Finding {
+	if f.Host.ConfigError == "" {
+		return nil
+	}
+	return &Finding{
+		Severity: Error, What: "the configuration cannot be used", Evidence: strings.Split(f.Host.ConfigError, "\n"),
+		Fix: "correct it", Commands: []string{"taskrole config check " + f.Host.ConfigPath},
+	}
+}
+
+func roleRefused(f *Facts) *Finding {
+	text := f.stopped(codeDenied, codeUnknown)
+	if text == "" && !f.Role.Denied {
+		return nil
+	}
+	x := &Finding{
+		Severity: Error, What: "the configuration does not give this container the role " + f.Role.Wanted,
+		Fix: "add a rule to the role's allow list, or start the container under a name, image or label that has one",
+		Commands: []string{
+			"$EDITOR /etc/taskrole/config.yaml", "taskrole config check && systemctl reload taskrole",
+		},
+	}
+	if strings.Contains(text, codeUnknown) {
+		x.What = "there is no role " + f.Role.Wanted + " in the configuration"
+		x.Fix = "name a role that is there, or add it"
+	}
+	if text != "" {
+		x.Evidence = append(x.Evidence, "refused with: "+text)
+	}
+	x.Evidence = append(x.Evidence, f.Role.Trace...)
+	return x
+}
+
+// stsWays are what STS's messages tell, and what to do.
+var stsWays = []struct{ part, fix string }{
+	{"external", "the role expects another external id: set external_id of the role in the configuration"},
+	{"DurationSeconds", "the session is longer than the role allows: lower duration in the configuration, or raise the role's maximum"},
+	{"chaining", "credentials of a role may assume another one for an hour at most: set duration: 1h"},
+}
+
+func stsRefused(f *Facts) *Finding {
+	text := f.stopped(codeSTS)
+	if text == "" {
+		return nil
+	}
+	fix := "let the role's trust policy name the agent's identity, with the external id and tags that the configuration sends"
+	for _, w := range stsWays {
+		if strings.Contains(text, w.part) {
+			fix = w.fix
+		}
+	}
+	return &Finding{
+		Severity: Error, What: "AWS does not let the agent assume the role " + f.Role.Wanted,
+		Evidence: []string{"refused with: " + text},
+		Fix:      fix, Commands: []string{"aws sts get-caller-identity", "aws iam get-role --role-name ROLE --query Role.AssumeRolePolicyDocument"},
+	}
+}
+
+func hostIdentity(f *Facts) *Finding {
+	text := f.stopped(codeIdentity)
+	if text == "" {
+		return nil
+	}
+	return &Finding{
+		Severity: Error, What: "the agent itself has no AWS credentials", Evidence: []string{"refused with: " + text},
+		Fix: "give the host an instance profile, or the agent's unit a profile", Commands: []string{"aws sts get-caller-identity", "systemctl edit taskrole"},
+	}
+}
+
+func startRefused(f *Facts) *Finding {
+	s := f.Subject.Stopped
+	if s == "" || !strings.Contains(s, "taskrole") {
+		return nil
+	}
+	return &Finding{
+		Severity: Error, What: "the container was not started, because it could not be given its role", Evidence: []string{"the engine: " + s},
+		Fix: "do what the message says; doc/errors.md explains its code", Commands: []string{"journalctl -u taskrole -n 50"},
+	}
+}
+
+// portConflict: without sk_lookup our listener takes port 80 of its addresses, and an application that binds all
+// addresses cannot.
+func portConflict(f *Facts) *Finding {
+	inUse := strings.Contains(strings.ToLower(f.Subject.Stopped), "address already in use") || strings.Contains(strings.ToLower(f.Role.Problem), "address already in use")
+	if f.Host.SkLookup == "" || !inUse && !f.Net.Port80 || !f.ours() || !inUse && f.Role.Name != "" {
+		return nil
+	}
+	x := &Finding{
+		Severity: Error, What: "the application has port 80 of all addresses, which this kernel cannot share with the role's endpoint",
+		Evidence: []string{"kernel: " + f.Host.SkLookup},
+		Fix:      "let the application listen on another port, or use Linux 5.9 or newer", Commands: []string{"uname -r"},
+	}
+	if f.Net.Port80 {
+		x.Evidence = append(x.Evidence, "a socket of the namespace listens on port 80 of every address")
+	}
+	if inUse {
+		x.Evidence = append(x.Evidence, "refused with: address already in use")
+	}
+	return x
+}
+
+func roleNotAttached(f *Facts) *Finding {
+	if f.Role.Asked != AgentUp || f.Role.Name != "" || f.Role.Wanted == "" || f.Subject.NotRunning || f.Role.Denied {
+		return nil
+	}
+	x := &Finding{
+		Severity: Error, What: "the container asks for the role " + f.Role.Wanted + " and does not have it",
+		Evidence: []string{"the agent does not list this container"},
+		Fix:      "make the container again: a role comes with the device or the runtime, not with the variable alone",
+		Commands: []string{"docker run --device taskrole/role=" + f.Role.Wanted + " IMAGE", "docker run --runtime taskrole -e TASKROLE=" + f.Role.Wanted + " IMAGE"},
+	}
+	if f.has(envTaskrole) {
+		x.Evidence = append(x.Evidence, "environment: TASKROLE="+f.text(envTaskrole))
+	} else {
+		x.Evidence = append(x.Evidence, "environment: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="+f.text(envRelative))
+	}
+	return x
+}
+
+func addressesMissing(f *Facts) *Finding {
+	if f.Role.Name == "" || len(f.Role.Missing) == 0 && !f.silentRole() {
+		return nil
+	}
+	x := &Finding{
+		Severity: Error, What: "the agent counts the container as served, and its endpoint is not in the namespace",
+		Fix: "restart the container; if it happens again, look at who removes addresses in it", Commands: []string{"docker restart " + f.Subject.Container},
+	}
+	for _, a := range f.Role.Missing {
+		x.Evidence = append(x.Evidence, a+" is not on a device of the namespace")
+	}
+	if f.silentRole() {
+		x.Evidence = append(x.Evidence, f.Container.says())
+	}
+	return x
+}
+
+// silentRole says that nobody answers where the agent should.
+func (f *Facts) silentRole() bool {
+	return slices.Contains([]Outcome{Refused, Unreachable, Silent, Dropped}, f.Container.Outcome)
+}
+
+func endpointForeign(f *Facts) *Finding {
+	a := f.Container
+	if a.Outcome != Answered || a.Taskrole {
+		return nil
+	}
+	odd := a.OK() && !a.Doc.JSON
+	switch {
+	case f.Role.Name != "" && !a.OK():
+	case f.Role.Name == "" && f.Role.Wanted != "" && f.Role.Asked == AgentUp && !a.OK():
+	case odd:
+	default:
+		return nil
+	}
+	return &Finding{
+		Severity: Error, What: "something else answers where the container's credentials should be",
+		Evidence: []string{a.says()}, Fix: "find what listens there, and end it",
+		Commands: []string{fmt.Sprintf("nsenter -t %d -n ss -ltnp", f.Subject.PID)},
+	}
+}
+
+// roleHere says that a role is offered to the process, and where.
+func (f *Facts) roleHere() string {
+	switch {
+	case f.Role.Name != "":
+		return "taskrole serves the role " + f.Role.Name
+	case f.Container.OK() && f.Container.Doc.complete():
+		return f.Container.URL + " serves " + f.Container.Doc.RoleARN
+	}
+	return ""
+}
+
+func keysShadow(f *Facts) *Finding {
+	hit := which(f, func(l look) bool { return ChainOf(f, l.sdk).Source == FromEnv })
+	if f.roleHere() == "" || len(hit) == 0 {
+		return nil
+	}
+	return &Finding{
+		Severity: Warning, What: "keys in the environment win over the container's role",
+		Evidence: []string{"environment: AWS_ACCESS_KEY_ID is " + f.Env[envKey].Masked, f.roleHere()}, Affects: hit,
+		Fix: "take the keys out of the container's environment", Commands: []string{"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"},
+	}
+}
+
+func fileShadows(f *Facts) *Finding {
+	hit := which(f, func(l look) bool {
+		s := ChainOf(f, l.sdk).Source
+		return s == FromFile || s == FromTool
+	})
+	if f.roleHere() == "" || len(hit) == 0 {
+		return nil
+	}
+	x := &Finding{
+		Severity: Warning, What: "a file with credentials wins over the container's role",
+		Evidence: []string{f.roleHere()}, Affects: hit, Fix: "take the file out of the image or the mount",
+		Commands: []string{"rm " + f.Credentials.Path},
+	}
+	for _, s := range ChainOf(f, hit[0]).Steps {
+		if s.Verdict == Wins {
+			x.Evidence = append(x.Evidence, s.Why)
+		}
+	}
+	return x
+}
+
+func bothURIs(f *Facts) *Finding {
+	if !f.has(envRelative) || !f.has(envFull) || f.pair() {
+		return nil
+	}
+	return &Finding{
+		Severity: Warning, What: "both URI variables are set: Go v1 uses the full one, all others the relative one",
+		Evidence: []string{"environment: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + f.text(envRelative), "environment: AWS_CONTAINER_CREDENTIALS_FULL_URI=" + f.text(envFull)},
+		Fix:      "set exactly one", Commands: []string{"unset AWS_CONTAINER_CREDENTIALS_FULL_URI"},
+	}
+}
+
+func keysLongLived(f *Facts) *Finding {
+	if !f.pair() || f.Env[envKey].Kind != LongLived {
+		return nil
+	}
+	return &Finding{
+		Severity: Warning, What: "the environment holds the long-lived key " + f.Env[envKey].Masked + " of an IAM user, which never expires",
+		Evidence: []string{"environment: AWS_ACCESS_KEY_ID begins with AKIA", "docker inspect shows its secret to everybody who may ask the engine"},
+		Fix:      "use a role, and delete the key", Commands: append(f.instead(), "aws iam update-access-key --access-key-id KEY --status Inactive"),
+	}
+}
+
+func fileLongLived(f *Facts) *Finding {
+	x := &Finding{
+		Severity: Warning, What: "a file holds the long-lived key of an IAM user, which never expires",
+		Fix: "use a role, and delete the key", Commands: append(f.instead(), "aws iam update-access-key --access-key-id KEY --status Inactive"),
+	}
+	for _, file := range []File{f.Credentials, f.Config, f.HomeFile} {
+		for name, p := range file.Profiles {
+			if p.Kind == LongLived && p.Secret {
+				x.Evidence = append(x.Evidence, fmt.Sprintf("%s: profile %q has %s", file.Path, name, p.Masked))
+			}
+		}
+	}
+	if len(x.Evidence) == 0 {
+		return nil
+	}
+	slices.Sort(x.Evidence)
+	return x
+}
+
+func regionMissing(f *Facts) *Finding {
+	hit := which(f, func(l look) bool {
+		return l.noRegion != "" && l.region() == "" && ChainOf(f, l.sdk).Source != FromNowhere && !(l.imdsRegion && f.IMDS.Token.Outcome == Answered)
+	})
+	if len(hit) == 0 {
+		return nil
+	}
+	return &Finding{
+		Severity: Warning, What: "there are credentials and no region for " + list(hit),
+		Evidence: []string{"environment: AWS_REGION is " + f.shown("AWS_REGION") + ", AWS_DEFAULT_REGION is " + f.shown("AWS_DEFAULT_REGION"), hit[0].Title() + ": " + specs[hit[0]].noRegion},
+		Affects:  hit, Fix: "set both variables: no SDK reads the same one as all others", Commands: []string{"docker run -e AWS_REGION=REGION -e AWS_DEFAULT_REGION=REGION IMAGE"},
+	}
+}
+
+// shown is a variable that is no secret, or how it is not there.
+func (f *Facts) shown(name string) string {
+	if f.has(name) {
+		return f.text(name)
+	}
+	return f.lack(name)
+}
+
+func oldKernel(f *Facts) *Finding {
+	if !f.Host.Looked || f.Host.SkLookup == "" || !f.Host.Root || f.Subject.PID != 0 {
+		return nil
+	}
+	return &Finding{
+		Severity: Warning, What: "this kernel cannot steer addresses to the agent's listener",
+		Evidence: []string{"kernel: " + f.Host.SkLookup}, Fix: "use Linux 5.9 or newer", Commands: []string{"uname -r"},
+	}
+}
+
+func oldCgroup(f *Facts) *Finding {
+	if !f.Host.Looked || f.Host.Cgroup != "v1" || f.Subject.PID != 0 {
+		return nil
+	}
+	return &Finding{
+		Severity: Note, What: "this host has cgroup v1 only: processes that share a container's network namespace cannot be told from it",
+		Evidence: []string{"no cgroup v2 hierarchy is mounted"}, Fix: "boot with the unified hierarchy",
+		Commands: []string{"grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1"},
+	}
+}
+
+func engineSilent(f *Facts) *Finding {
+	if !f.Host.Looked || f.Host.Engine == "" || f.Subject.PID != 0 {
+		return nil
+	}
+	return &Finding{
+		Severity: Warning, What: "the container engine does not answer", Evidence: []string{f.Host.Engine},
+		Fix: "start it, or correct engines.docker in the configuration", Commands: []string{"systemctl status docker"},
+	}
+}

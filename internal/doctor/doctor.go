@@ -1,0 +1,361 @@
+// Package doctor is "taskrole doctor": it puts together what the process, the engine, the agent and the configuration
+// say, and lets package diagnose conclude.
+//
+// Each of them may be missing: by process number it works without engine and agent, and what it could not ask it names.
+// It changes nothing, holds no secret, and refuses to guess.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"taskrole/internal/config"
+	"taskrole/internal/container"
+	"taskrole/internal/control"
+	"taskrole/internal/diagnose"
+	"taskrole/internal/engine/docker"
+	"taskrole/internal/facts"
+	"taskrole/internal/fault"
+	"taskrole/internal/policy"
+)
+
+// Query is what is to be looked at: a container, a process, or, without either, the host.
+type Query struct {
+	Container  string
+	PID        int
+	SDKs       []string // names; "all" for every one; empty: what the process can have
+	JSON       bool
+	ConfigPath string
+}
+
+// Report is the answer.
+type Report struct {
+	Subject  diagnose.Subject   `json:"subject"`
+	Role     string             `json:"role,omitempty"`
+	Chains   []diagnose.Chain   `json:"chains,omitempty"`
+	Findings []diagnose.Finding `json:"findings"`
+	Unseen   []string           `json:"unseen,omitempty"`
+	Seconds  float64            `json:"seconds"`
+
+	host *diagnose.Host
+}
+
+// limit bounds everything, so that a host on which everything hangs is diagnosed in 5 seconds.
+const limit = 4500 * time.Millisecond
+
+// Run looks, and writes a report. The error is a fault: doctor-findings if something of severity error was found.
+func Run(ctx context.Context, q Query, out io.Writer) error {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	sdks, err := parseSDKs(q.SDKs)
+	if err != nil {
+		return err
+	}
+	d := &doctor{query: q, sdks: sdks}
+	d.settings()
+	report, err := d.report(ctx)
+	if err != nil {
+		return err
+	}
+	report.Seconds = time.Since(begin).Seconds()
+	if err := write(out, report, q.JSON); err != nil {
+		return fault.As(fmt.Errorf("write the report: %w", err))
+	}
+	return verdict(report.Findings)
+}
+
+// verdict is the exit code's fault.
+func verdict(found []diagnose.Finding) error {
+	n := 0
+	for _, f := range found {
+		if f.Severity == diagnose.Error {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return fault.New(fault.DoctorFindings, "1 thing keeps AWS credentials from working", "do what is listed under \"What to do\"")
+	}
+	return fault.New(fault.DoctorFindings, fmt.Sprintf("%d things keep AWS credentials from working", n), "do what is listed under \"What to do\", from the top")
+}
+
+func parseSDKs(names []string) ([]diagnose.SDK, error) {
+	var sdks []diagnose.SDK
+	for _, n := range names {
+		if n == "all" {
+			return diagnose.SDKs(), nil
+		}
+		s := diagnose.SDK(n)
+		if !s.Valid() {
+			known := make([]string, 0, len(diagnose.SDKs()))
+			for _, k := range diagnose.SDKs() {
+				known = append(known, string(k))
+			}
+			return nil, fault.New(fault.Usage, fmt.Sprintf("there is no SDK %q", n), "use all or some of "+strings.Join(known, ", "))
+		}
+		sdks = append(sdks, s)
+	}
+	return sdks, nil
+}
+
+// doctor is one run.
+type doctor struct {
+	query  Query
+	sdks   []diagnose.SDK
+	cfg    *config.Config // nil: there is none that can be used
+	cfgErr string
+	socket string
+	engine string
+	unseen []string
+}
+
+// settings reads where the agent and the engine are.
+func (d *doctor) settings() {
+	d.socket, d.engine = control.DefaultSocket, config.DefaultDocker
+	cfg, err := config.Load(d.query.ConfigPath)
+	if err != nil {
+		d.cfgErr = err.Error()
+		if f := (*fault.Error)(nil); errors.As(err, &f) {
+			d.cfgErr = f.What
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			d.unseen = append(d.unseen, "the configuration: it cannot be used; \"taskrole doctor\" says why")
+		}
+		return
+	}
+	d.cfg, d.socket, d.engine = cfg, cfg.Socket, cfg.Docker
+}
+
+func (d *doctor) report(ctx context.Context) (*Report, error) {
+	switch {
+	case d.query.Container != "":
+		return d.container(ctx)
+	case d.query.PID != 0:
+		f, id, err := d.process(ctx, d.query.PID)
+		if err != nil {
+			return nil, err
+		}
+		d.agent(ctx, f, id, d.lookup(ctx, f, id), nil)
+		return d.conclude(f), nil
+	default:
+		return d.host(ctx), nil
+	}
+}
+
+// looks is how often a process is looked at that becomes another program meanwhile.
+const looks = 3
+
+// process looks at a process; id is that of its container, or "".
+func (d *doctor) process(ctx context.Context, pid int) (f *diagnose.Facts, id container.ID, err error) {
+	for range looks {
+		p, err := facts.Open(pid)
+		if err != nil {
+			return nil, "", err
+		}
+		f, id = p.Look(ctx), container.ID(p.ContainerID())
+		again := p.Replaced()
+		_ = p.Close() // descriptors for looking only
+		if !again {
+			break
+		}
+	}
+	return f, id, nil
+}
+
+// lookup asks the engine who the process's container is.
+func (d *doctor) lookup(ctx context.Context, f *diagnose.Facts, id container.ID) container.Container {
+	c := container.Container{ID: id}
+	if id == "" {
+		return c
+	}
+	f.Subject.Container = id.Short()
+	if d.engine == "" {
+		return c
+	}
+	e, err := docker.New(d.engine)
+	if err != nil {
+		return c
+	}
+	defer func() { _ = e.Close() }() // connections for asking only
+	i, err := e.Inspect(ctx, string(id))
+	if err != nil {
+		d.unseen = append(d.unseen, "what the engine says of the container: "+fault.As(err).What)
+		return c
+	}
+	known(f, i)
+	return i.Container
+}
+
+// known puts the engine's words into the facts.
+func known(f *diagnose.Facts, i docker.Inspected) {
+	f.Subject.Container, f.Subject.Image, f.Subject.Network = i.Title(), i.Image, i.Network
+	if i.PID == 0 {
+		f.Subject.NotRunning, f.Subject.Stopped = true, i.Error
+	}
+}
+
+// container looks at a container by the engine's name for it.
+func (d *doctor) container(ctx context.Context) (*Report, error) {
+	if d.engine == "" {
+		return nil, fault.New(fault.EngineUnreachable, "the configuration names no engine", "name engines.docker, or use --pid")
+	}
+	e, err := docker.New(d.engine)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.EngineUnreachable, "the engine's address cannot be used", "correct engines.docker in the configuration")
+	}
+	defer func() { _ = e.Close() }() // connections for asking only
+	i, err := e.Inspect(ctx, d.query.Container)
+	if err != nil {
+		return nil, err
+	}
+	f := &diagnose.Facts{}
+	if i.PID != 0 {
+		if f, _, err = d.process(ctx, i.PID); err != nil {
+			return nil, err
+		}
+	} else {
+		facts.Recorded(i.Env, f)
+		d.unseen = append(d.unseen, "its process: the container does not run ("+i.Status+"), so that only what the engine wrote down is looked at")
+	}
+	known(f, i)
+	d.agent(ctx, f, i.ID, i.Container, i.Devices)
+	return d.conclude(f), nil
+}
+
+// agent asks the agent and the configuration about the container.
+func (d *doctor) agent(ctx context.Context, f *diagnose.Facts, id container.ID, c container.Container, devices []string) {
+	f.Role.Wanted = wanted(f, c, devices, d.cfg)
+	list, err := control.List(ctx, d.socket)
+	switch fault.CodeOf(err) {
+	case "":
+		f.Role.Asked = diagnose.AgentUp
+	case fault.AgentUnreachable:
+		f.Role.Asked = diagnose.AgentDown
+	default:
+		d.unseen = append(d.unseen, "what the agent says: "+fault.As(err).What)
+	}
+	for _, a := range list.Containers {
+		if id != "" && a.ID == id || a.PID == f.Subject.PID && a.PID != 0 {
+			f.Role.Name, f.Role.ARN = a.Role, a.RoleARN
+			f.Role.Missing = missing(a.Endpoints, f.Net)
+		}
+	}
+	if d.cfg == nil || f.Role.Wanted == "" || f.Role.Name != "" {
+		return
+	}
+	role, err := d.cfg.Role(f.Role.Wanted)
+	if err != nil {
+		f.Role.Denied, f.Role.Trace = true, []string{"configuration: " + fault.As(err).What}
+		return
+	}
+	if decision := policy.Decide(role.Allow, c); !decision.Allowed {
+		f.Role.Denied, f.Role.Trace = true, decision.Trace
+	}
+}
+
+// missing are the IPv4 addresses of the endpoints that the namespace does not have. IPv6 may be switched off in it.
+func missing(endpoints []string, n diagnose.Network) []string {
+	if !n.Known {
+		return nil
+	}
+	var m []string
+	for _, e := range endpoints {
+		ap, err := netip.ParseAddrPort(e)
+		if err != nil || !ap.Addr().Is4() || ap.Addr().IsLoopback() {
+			continue
+		}
+		if s := ap.Addr().String(); !slices.Contains(n.OnLo, s) && !slices.Contains(m, s) {
+			m = append(m, s)
+		}
+	}
+	return m
+}
+
+// relativeRE is the value that taskrole gives a container.
+var relativeRE = regexp.MustCompile(`^/v2/credentials/([a-zA-Z0-9._-]{1,64})$`)
+
+// wanted is the role that the container asks for, by what taskrole goes by itself.
+func wanted(f *diagnose.Facts, c container.Container, devices []string, cfg *config.Config) string {
+	for _, dev := range devices {
+		if name, ok := strings.CutPrefix(dev, "taskrole/role="); ok {
+			return name
+		}
+	}
+	if v := f.Env["TASKROLE"].Text; v != "" {
+		return v
+	}
+	if v := c.Labels["taskrole"]; v != "" {
+		return v
+	}
+	// The same path is that of ECS. It is ours if the addresses are, or if the configuration has the name.
+	m := relativeRE.FindStringSubmatch(f.Env["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"].Text)
+	if m == nil {
+		return ""
+	}
+	if cfg != nil {
+		if _, err := cfg.Role(m[1]); err == nil {
+			return m[1]
+		}
+	}
+	if len(f.Net.OnLo) > 1 {
+		return m[1]
+	}
+	return ""
+}
+
+// conclude makes the report of a process or container.
+func (d *doctor) conclude(f *diagnose.Facts) *Report {
+	if len(d.sdks) > 0 {
+		f.SDKs = d.sdks
+	}
+	if f.Host.Now.IsZero() {
+		f.Host.Now = time.Now()
+	}
+	h := facts.Host()
+	f.Host.SkLookup, f.Host.Kernel = h.SkLookup, h.Kernel
+	r := &Report{Subject: f.Subject, Role: f.Role.Name, Findings: diagnose.Findings(f), Unseen: append(d.unseen, f.Unseen...)}
+	if !f.Subject.NotRunning {
+		r.Chains = diagnose.Chains(f)
+	}
+	return r
+}
+
+// host looks at the host itself.
+func (d *doctor) host(ctx context.Context) *Report {
+	f := &diagnose.Facts{Host: facts.Host()}
+	f.Host.ConfigPath, f.Host.ConfigError, f.Host.Now = d.query.ConfigPath, d.cfgErr, time.Now()
+	if d.cfg != nil {
+		f.Host.Roles = len(d.cfg.Roles)
+	}
+	switch _, err := control.List(ctx, d.socket); fault.CodeOf(err) {
+	case "":
+		f.Role.Asked = diagnose.AgentUp
+	case fault.AgentUnreachable:
+		f.Role.Asked = diagnose.AgentDown
+	default:
+		d.unseen = append(d.unseen, "what the agent says: "+fault.As(err).What)
+	}
+	if d.engine != "" {
+		if e, err := docker.New(d.engine); err == nil {
+			if _, err := e.Lookup(ctx, "0000"); err != nil {
+				f.Host.Engine = fault.As(err).What
+			}
+			_ = e.Close() // connections for asking only
+		}
+	}
+	r := &Report{Findings: diagnose.Findings(f), Unseen: d.unseen, host: &f.Host}
+	r.Unseen = append(r.Unseen, "the instance's hop limit and token option: the host cannot read them; "+
+		"\"aws ec2 describe-instances --query 'Reservations[].Instances[].MetadataOptions'\" shows them")
+	return r
+}

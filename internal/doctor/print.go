@@ -1,0 +1,128 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"taskrole/internal/diagnose"
+)
+
+// write writes the report for people or for programs.
+func write(out io.Writer, r *Report, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(out)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	var b strings.Builder
+	title(&b, r)
+	for _, g := range groups(r.Chains) {
+		chain(&b, g)
+	}
+	advice(&b, r.Findings)
+	for _, u := range r.Unseen {
+		fmt.Fprintf(&b, "➖ not seen: %s\n", u)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func title(b *strings.Builder, r *Report) {
+	s := r.Subject
+	if h := r.host; h != nil {
+		fmt.Fprintf(b, "This host: Linux %s, cgroup %s, %d roles in %s\n\n", h.Kernel, h.Cgroup, h.Roles, h.ConfigPath)
+		return
+	}
+	var words []string
+	if s.Container != "" {
+		words = append(words, "container "+s.Container)
+	}
+	if s.Image != "" {
+		words = append(words, "image "+s.Image)
+	}
+	if s.PID != 0 {
+		words = append(words, fmt.Sprintf("process %d (%s) of user %d", s.PID, s.Program, s.UID))
+	}
+	if s.Network != "" {
+		words = append(words, "network "+s.Network)
+	}
+	if r.Role != "" {
+		words = append(words, "role "+r.Role)
+	}
+	fmt.Fprintf(b, "%s\n\n", strings.Join(words, ", "))
+}
+
+// group is SDKs that do the same.
+type group struct {
+	titles []string
+	diagnose.Chain
+}
+
+func groups(chains []diagnose.Chain) []group {
+	var all []group
+	for _, c := range chains {
+		i := slices.IndexFunc(all, func(g group) bool { return g.Source == c.Source && slices.Equal(g.Steps, c.Steps) })
+		if i < 0 {
+			all = append(all, group{Chain: c})
+			i = len(all) - 1
+		}
+		all[i].titles = append(all[i].titles, c.SDK.Title())
+	}
+	return all
+}
+
+// mark is a verdict as people see it.
+func mark(v diagnose.Verdict) string {
+	switch v {
+	case diagnose.Wins:
+		return "✅"
+	case diagnose.Fails, diagnose.Stops:
+		return "❌"
+	case diagnose.Absent, diagnose.Beaten:
+	}
+	return "➖"
+}
+
+func chain(b *strings.Builder, g group) {
+	fmt.Fprintf(b, "%s\n", strings.Join(g.titles, " · "))
+	for _, s := range g.Steps {
+		if s.Verdict == diagnose.Beaten {
+			continue
+		}
+		fmt.Fprintf(b, "  %s %s: %s\n", mark(s.Verdict), s.Name, s.Why)
+	}
+	switch {
+	case g.Source != diagnose.FromNowhere:
+		fmt.Fprintf(b, "  → credentials from %s\n\n", strings.TrimSpace(fmt.Sprintf("%s %s", g.Source, g.Detail)))
+	case len(g.titles) == 1 && g.Sees != "":
+		fmt.Fprintf(b, "  → no credentials; the user reads: %s\n\n", g.Sees)
+	default:
+		b.WriteString("  → no credentials\n\n")
+	}
+}
+
+// sign is a severity as people see it.
+var sign = map[diagnose.Severity]string{diagnose.Error: "❌", diagnose.Warning: "⚠️ ", diagnose.Note: "ℹ️ "}
+
+func advice(b *strings.Builder, found []diagnose.Finding) {
+	if len(found) == 0 {
+		b.WriteString("✅ nothing is wrong\n")
+		return
+	}
+	b.WriteString("What to do\n")
+	for i, f := range found {
+		fmt.Fprintf(b, "%d. %s %s [%s]\n", i+1, sign[f.Severity], f.What, f.Code)
+		for _, e := range f.Evidence {
+			fmt.Fprintf(b, "     seen: %s\n", e)
+		}
+		fmt.Fprintf(b, "     %s:\n", f.Fix)
+		for _, c := range f.Commands {
+			fmt.Fprintf(b, "       $ %s\n", c)
+		}
+		fmt.Fprintf(b, "     more: %s\n", f.Manual)
+	}
+}

@@ -1,0 +1,230 @@
+// Package facts looks at a process from outside, with the process's own eyes: its environment, the files of its own
+// root as its own user may read them, its network namespace, and what the credential endpoints answer in there.
+//
+// It is the door to /proc/PID. It follows no link out of the process's root, reads only regular files and only so much,
+// and never changes anything. It refuses to keep secrets: of a secret value only whether it is set and how long it is
+// leaves this package, key ids are masked when they are read, and the documents of endpoints are looked at for their
+// members alone. It is apart from package diagnose so that what is concluded stays pure.
+package facts
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"taskrole/internal/diagnose"
+	"taskrole/internal/fault"
+	"taskrole/internal/netns"
+)
+
+// Process is an open process: it cannot turn into another one while it is looked at.
+type Process struct {
+	pid    int
+	pidfd  int
+	root   *os.File // of its mount namespace; nil: may not be looked at
+	net    *netns.NS
+	user   user
+	env    []string
+	exe    string
+	unseen []string
+}
+
+// Open opens the process for looking. The error is a fault. What may not be looked at is remembered, and no error.
+func Open(pid int) (*Process, error) {
+	p := &Process{pid: pid, pidfd: -1}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.ContainerGone, fmt.Sprintf("there is no process %d", pid), "look for its number with ps or docker top")
+	}
+	p.pidfd = fd
+	if p.user, err = readUser(p.path("status")); err != nil {
+		return nil, errors.Join(p.gone(err), p.Close())
+	}
+	p.exe, _ = os.Readlink(p.path("exe")) // empty where it may not be seen
+	if b, err := readSome(p.path("environ"), maxEnviron); err != nil {
+		p.blind("its environment", err)
+	} else {
+		p.env = splitEnviron(b)
+	}
+	if p.root, err = os.OpenFile(p.path("root"), unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		p.root = nil
+		p.blind("its files", err)
+	}
+	if p.net, err = netns.Open(p.path("ns/net")); err != nil {
+		p.net = nil
+		p.blind("its network namespace", err)
+	}
+	if err := unix.PidfdSendSignal(p.pidfd, 0, nil, 0); errors.Is(err, unix.ESRCH) {
+		return nil, errors.Join(p.gone(err), p.Close())
+	}
+	return p, nil
+}
+
+func (p *Process) gone(err error) error {
+	return fault.Wrap(err, fault.ContainerGone, fmt.Sprintf("process %d ended while it was looked at", p.pid), "try again")
+}
+
+func (p *Process) path(name string) string { return filepath.Join("/proc", strconv.Itoa(p.pid), name) }
+
+// blind notes what could not be seen, in words without the cause's path.
+func (p *Process) blind(what string, err error) {
+	why := err.Error()
+	if e, ok := errors.AsType[*os.PathError](err); ok {
+		why = e.Err.Error()
+	}
+	if os.Geteuid() != 0 {
+		why += "; run it as root"
+	}
+	p.unseen = append(p.unseen, what+": "+why)
+}
+
+// Close lets go of the process.
+func (p *Process) Close() error {
+	var errs []error
+	if p.pidfd >= 0 {
+		errs = append(errs, unix.Close(p.pidfd))
+	}
+	if p.root != nil {
+		errs = append(errs, p.root.Close())
+	}
+	if p.net != nil {
+		errs = append(errs, p.net.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ContainerID is the container that the process's cgroup is named after, or "".
+func (p *Process) ContainerID() string {
+	b, err := readSome(p.path("cgroup"), maxProc)
+	if err != nil {
+		return ""
+	}
+	return string(idRE.Find(b))
+}
+
+var idRE = regexp.MustCompile(`[0-9a-f]{64}`)
+
+// Replaced says whether the process has become another program since it was opened, as a container's first process
+// does at its start, when the OCI runtime becomes the application. Then the facts are about neither.
+func (p *Process) Replaced() bool {
+	b, err := readSome(p.path("environ"), maxEnviron)
+	exe, _ := os.Readlink(p.path("exe")) // empty both times where it may not be seen
+	return err == nil && (exe != p.exe || !slices.Equal(splitEnviron(b), p.env))
+}
+
+// Look collects everything. It takes no longer than the deadline of the slowest question.
+func (p *Process) Look(ctx context.Context) *diagnose.Facts {
+	f := &diagnose.Facts{Subject: diagnose.Subject{PID: p.pid, UID: p.user.uid}}
+	if p.exe != "" {
+		f.Subject.Program = clean(path.Base(p.exe), maxShown)
+		f.SDKs = p.sdks(p.exe)
+	}
+	raw := environment(p.env, f)
+	f.Subject.Home = p.home(raw)
+	p.files(raw, f)
+	p.network(f)
+	p.ask(ctx, raw, f)
+	f.Host.Now = time.Now()
+	f.Host.Root = os.Geteuid() == 0
+	f.Unseen = append(f.Unseen, p.unseen...)
+	return f
+}
+
+// sdks are those that this program can have. Empty means that any may be there.
+func (p *Process) sdks(exe string) []diagnose.SDK {
+	name := strings.TrimSuffix(path.Base(exe), " (deleted)")
+	for prefix, list := range map[string][]diagnose.SDK{
+		"python": {diagnose.Botocore}, "node": {diagnose.JSv3, diagnose.JSv2}, "java": {diagnose.JavaV2, diagnose.JavaV1},
+		"ruby": {diagnose.Ruby}, "php": {diagnose.PHP}, "dotnet": {diagnose.DotNet},
+	} {
+		if strings.HasPrefix(name, prefix) {
+			return list
+		}
+	}
+	info, err := buildinfo.ReadFile(p.path("exe"))
+	if err != nil {
+		return nil
+	}
+	var found []diagnose.SDK
+	for _, d := range info.Deps {
+		switch {
+		case strings.HasPrefix(d.Path, "github.com/aws/aws-sdk-go-v2"):
+			found = append(found, diagnose.GoV2)
+		case d.Path == "github.com/aws/aws-sdk-go":
+			found = append(found, diagnose.GoV1)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// Bounds of what is read.
+const (
+	maxEnviron = 2 << 20
+	maxFile    = 1 << 20
+	maxProc    = 1 << 20
+)
+
+var errLarge = errors.New("it is too large")
+
+// readSome reads a file of /proc, which has no size, up to a bound.
+func readSome(name string, most int64) (_ []byte, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return readFrom(f, most)
+}
+
+// user is whose rights the process has.
+type user struct {
+	uid, gid int
+	groups   []int
+	caps     uint64 // effective
+}
+
+func readUser(name string) (user, error) {
+	b, err := readSome(name, maxProc)
+	if err != nil {
+		return user{}, err
+	}
+	u := user{uid: -1, gid: -1}
+	const filesystem = 4 // Uid: real, effective, saved, file system
+	for line := range bytes.Lines(b) {
+		words := strings.Fields(string(line))
+		switch {
+		case len(words) > filesystem && words[0] == "Uid:":
+			u.uid, err = strconv.Atoi(words[filesystem])
+		case len(words) > filesystem && words[0] == "Gid:":
+			u.gid, err = strconv.Atoi(words[filesystem])
+		case len(words) > 0 && words[0] == "Groups:":
+			for _, w := range words[1:] {
+				if g, err := strconv.Atoi(w); err == nil {
+					u.groups = append(u.groups, g)
+				}
+			}
+		case len(words) == 2 && words[0] == "CapEff:":
+			u.caps, err = strconv.ParseUint(words[1], 16, 64)
+		}
+		if err != nil {
+			return user{}, err
+		}
+	}
+	if u.uid < 0 || u.gid < 0 {
+		return user{}, errors.New("the kernel does not say whose process it is")
+	}
+	return u, nil
+}

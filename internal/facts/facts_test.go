@@ -1,0 +1,178 @@
+package facts_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"taskrole/internal/diagnose"
+	"taskrole/internal/facts"
+	"taskrole/internal/testkit"
+)
+
+const (
+	hidden = "wJalrXUtnFEMI-not-a-secret-key"
+	keyID  = "ASIAEXAMPLE00001234"
+)
+
+// process starts a process that waits, in a network namespace with nothing in it and with root as its root, and looks
+// at it.
+func process(t *testing.T, root string, uid uint32, env ...string) *diagnose.Facts {
+	t.Helper()
+	testkit.Need(t, testkit.Root)
+	cmd := exec.Command("/proc/self/exe")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(env, fmt.Sprintf("%s=%d %s", waiting, uid, root))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	if _, err := stdout.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := facts.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	return p.Look(t.Context())
+}
+
+const waiting = "TASKROLE_TEST_WAIT"
+
+func TestMain(m *testing.M) {
+	if how := os.Getenv(waiting); how != "" {
+		if err := wait(how); err != nil {
+			panic(err)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// wait is what the process does: it takes its root and its user, and waits until the test ends.
+func wait(how string) error {
+	var uid int
+	var root string
+	if _, err := fmt.Sscan(how, &uid, &root); err != nil {
+		return err
+	}
+	err := errors.Join(syscall.Chroot(root), syscall.Chdir("/"), syscall.Setgroups(nil), syscall.Setgid(uid), syscall.Setuid(uid))
+	os.Stdout.WriteString(".")
+	os.Stdin.Read(make([]byte, 1))
+	return err
+}
+
+// tree is a root file system that others than root may look into.
+func tree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	os.Chmod(filepath.Dir(root), 0o755)
+	os.Chmod(root, 0o755)
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+const credentialsFile = "[default]\naws_access_key_id = " + keyID + "\naws_secret_access_key=" + hidden + "\nregion = eu-west-1\n" +
+	"[ p ]\n; nothing\n[q]\ncredential_process = echo " + hidden + "\n"
+
+// TestNoSecretLeaves: what is in no field cannot be printed by anybody.
+func TestNoSecretLeaves(t *testing.T) {
+	f := process(t, tree(t, map[string]string{"home/.aws/credentials": credentialsFile, "token": hidden + "\n"}), 1000,
+		"HOME=/home", "AWS_ACCESS_KEY_ID="+keyID, "AWS_SECRET_ACCESS_KEY="+hidden, "AWS_SESSION_TOKEN="+hidden, "AWS_SECURITY_TOKEN=x"+hidden,
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN="+hidden, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=/token", "AWS_WHATEVER="+hidden,
+		"HTTP_PROXY=http://user:"+hidden+"@proxy:3128/?"+hidden, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/0123456789abcdef0123456789abcdef")
+	text, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{hidden, keyID, "0123456789abcdef0123456789abcdef"} {
+		if dump := string(text) + fmt.Sprintf("%+v", f); strings.Contains(dump, s) {
+			t.Errorf("%q is in the facts: %s", s, dump)
+		}
+	}
+	if v := f.Env["AWS_ACCESS_KEY_ID"]; v.Kind != diagnose.Temporary || v.Masked != "ASIA…1234" || v.Text != "" {
+		t.Errorf("AWS_ACCESS_KEY_ID is %+v", v)
+	}
+	if v := f.Env["HTTP_PROXY"].Text; v != "http://proxy:3128/" {
+		t.Errorf("HTTP_PROXY is %q", v)
+	}
+	if !f.TokensDiffer || !f.TokenFile.Newline {
+		t.Errorf("tokens differ: %v, newline: %v; want both", f.TokensDiffer, f.TokenFile.Newline)
+	}
+	want := map[string]diagnose.Profile{
+		"default": {Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true, Region: "eu-west-1"}, "p": {}, "q": {Process: true},
+	}
+	if diff := cmp.Diff(want, f.Credentials.Profiles); diff != "" {
+		t.Errorf("%s: %s\n%s", f.Credentials.Path, f.Credentials.State, diff)
+	}
+	if f.Subject.UID != 1000 || f.Container.Outcome != diagnose.Unreachable || !f.Net.Known || len(f.Net.Devices) > 0 || f.Net.Routed {
+		t.Errorf("user %d, endpoint %+v, network %+v", f.Subject.UID, f.Container, f.Net)
+	}
+}
+
+// TestFilesAreSeenAsTheProcessSeesThem: its root, its links, its user's rights.
+func TestFilesAreSeenAsTheProcessSeesThem(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(outside, []byte("[stolen]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root := tree(t, map[string]string{"home/.aws/config": "[profile a]\nregion = eu-west-1\n[default]\n[services x]\n", "inside": "[inside]\n"})
+	for link, to := range map[string]string{"up": strings.Repeat("../", 12) + outside, "abs": outside, "in": "/inside", "magic": "/proc/self/root" + outside} {
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	syscall.Mkfifo(filepath.Join(root, "pipe"), 0o644)
+	os.Chmod(filepath.Join(root, "home/.aws/config"), 0o600)
+	for _, c := range []struct {
+		file  string
+		state diagnose.State
+	}{{"/up", diagnose.Missing}, {"/abs", diagnose.Missing}, {"/magic", diagnose.Missing}, {"/in", diagnose.Read}, {"/pipe", diagnose.Odd}, {"/home", diagnose.Odd}} {
+		f := process(t, root, 0, "HOME=/home", "AWS_SHARED_CREDENTIALS_FILE="+c.file)
+		if f.Credentials.State != c.state {
+			t.Errorf("%s is %s (%s), want %s", c.file, f.Credentials.State, f.Credentials.Why, c.state)
+		}
+		if _, ok := f.Credentials.Profiles["stolen"]; ok {
+			t.Errorf("%s led out of the root", c.file)
+		}
+		if f.Config.State != diagnose.Read || len(f.Config.Profiles) != 2 {
+			t.Errorf("root's own file is %+v", f.Config)
+		}
+	}
+	if f := process(t, root, 1000, "HOME=/home"); f.Config.State != diagnose.Unreadable {
+		t.Errorf("a file of root's with mode 600 is %s for user 1000, want unreadable", f.Config.State)
+	}
+}
+
+func TestAProcessThatIsNotThere(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := facts.Open(cmd.Process.Pid); err == nil {
+		t.Error("a process that has ended can be looked at")
+	}
+}
