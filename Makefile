@@ -11,7 +11,7 @@ CONFORMANCE ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-netns test-integration conformance docker shells engines clients bench lint fmt clean
+.PHONY: help demo build test test-unit test-netns test-integration conformance docker judges shells engines clients bench lint fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ conformance: build engines clients ## real SDKs in real containers: 20 minutes, 
 
 docker: ## the machine's own Docker, from Debian's packages; its daemon is not used, only the programs
 	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2
+
+judges: ## what judges our unit file and our manual pages: systemd-analyze and groff
+	@scripts/packages systemd-analyze=systemd groff=groff-base
 
 shells: ## the shells that read what `taskrole env` writes, from Debian's packages
 	@scripts/packages dash=dash bash=bash zsh=zsh fish=fish

@@ -20,13 +20,14 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "companion config control envfile fault hostrole instancerole launch table terminal"},
+		{"cli", "companion config control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
 		{"doctor", "config container control diagnose engine/docker facts fault policy"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
 		{"launch", "cdispec config control fault"},
+		{"setup", "cdispec config durable fault jsontext"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},
 	{"3 machinery: declares the interfaces it needs", []row{
@@ -58,7 +59,8 @@ var house = []floor{
 		{"config", "arn container fault instance policy"},
 		{"envfile", "fault secret"},
 		{"diagnose", ""},
-		{"ociedit", "fault"},
+		{"jsontext", ""},
+		{"ociedit", "fault jsontext"},
 		{"policy", "container"},
 		{"table", ""},
 	}},
@@ -112,10 +114,12 @@ type door struct {
 var doors = []door{
 	{"github.com/aws/", "awssts hostimds lab/probe"},
 	{"github.com/cilium/ebpf", "skl testkit"},
+	{"github.com/containerd/errdefs", "engine/docker"},
 	{"github.com/coreos/go-systemd/", "systemd"},
 	{"github.com/moby/moby/", "engine/docker"},
 	{"github.com/opencontainers/runtime-spec", "lab/engine lab/engine/ocirun"},
 	{"github.com/rclone/gofakes3", "lab/s3"},
+	{"github.com/rogpeppe/go-internal/diff", "setup"},
 	{"github.com/spf13/cobra", "cli lab/cli"},
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},

@@ -79,7 +79,8 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newVersion(o))
+	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newSetup(o),
+		newVersion(o))
 	return root
 }
 

@@ -24,7 +24,12 @@ var (
 
 // WriteFile puts data at path with exactly the permissions perm, whatever the umask. The directory must exist. A
 // symbolic link at path itself is replaced, not followed.
-func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
+func WriteFile(path string, data []byte, perm fs.FileMode) error {
+	return WriteFileAs(path, data, perm, -1, -1)
+}
+
+// WriteFileAs is WriteFile, with an owner and a group; -1 is the process's own.
+func WriteFileAs(path string, data []byte, perm fs.FileMode, uid, gid int) (err error) {
 	dir, name := filepath.Split(path)
 	// Everything happens relative to one open directory: it cannot be exchanged between the steps.
 	root, err := os.OpenRoot(filepath.Clean(dir))
@@ -35,7 +40,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 
 	// The name ends in .tmp so that engines, which take every .json in a CDI directory, pass over it.
 	temporary := "." + name + "." + rand.Text() + ".tmp"
-	if err := writeNew(root, temporary, data, perm); err != nil {
+	if err := writeNew(root, temporary, data, perm, uid, gid); err != nil {
 		return fmt.Errorf("write %s: %w", path, errors.Join(err, ignoreAbsent(root.Remove(temporary))))
 	}
 	if err := root.Rename(temporary, name); err != nil {
@@ -47,7 +52,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	return nil
 }
 
-func writeNew(root *os.Root, name string, data []byte, perm fs.FileMode) (err error) {
+func writeNew(root *os.Root, name string, data []byte, perm fs.FileMode, uid, gid int) (err error) {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -55,6 +60,11 @@ func writeNew(root *os.Root, name string, data []byte, perm fs.FileMode) (err er
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if _, err := f.Write(data); err != nil {
 		return err
+	}
+	if uid >= 0 || gid >= 0 {
+		if err := f.Chown(uid, gid); err != nil { // before the mode, whose special bits it would clear
+			return err
+		}
 	}
 	if err := f.Chmod(perm); err != nil {
 		return err

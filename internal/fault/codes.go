@@ -22,6 +22,7 @@ const (
 	CredentialsExpired   Code = "credentials-expired"   // nothing valid is left, and STS gives nothing new
 	CredentialsNotReady  Code = "credentials-not-ready" // the first ones are not there yet
 	DoctorFindings       Code = "doctor-findings"       // doctor or audit found something that is wrong
+	DaemonConfigInvalid  Code = "daemon-config-invalid" // Docker's daemon.json is not one that setup can edit
 	EgressDenied         Code = "egress-denied"         // the proxy does not lead there
 	EgressUnreachable    Code = "egress-unreachable"    // it may lead there, but nobody answers
 	EmptyURI             Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
@@ -42,6 +43,7 @@ const (
 	RuntimeUnavailable   Code = "runtime-unavailable"   // the real OCI runtime cannot be started
 	STSDenied            Code = "sts-denied"            // AWS refuses AssumeRole
 	STSUnreachable       Code = "sts-unreachable"       // STS does not answer, or is throttling
+	SetupConflict        Code = "setup-conflict"        // something of somebody else is where setup would put its own
 	SourceUnavailable    Code = "host-identity-missing" // the agent itself has no AWS credentials
 	Usage                Code = "usage"                 // wrong words on the command line
 	WayMissing           Code = "way-missing"           // run: the engine has no way in
@@ -75,6 +77,7 @@ var codes = map[Code]traits{
 	CredentialsExpired:   {unavailable, ExitFault},
 	CredentialsNotReady:  {unavailable, ExitFault},
 	DoctorFindings:       {internalError, ExitFault},
+	DaemonConfigInvalid:  {internalError, ExitFault},
 	EgressDenied:         {forbidden, ExitFault},
 	EgressUnreachable:    {badGateway, ExitFault},
 	EmptyURI:             {badRequest, ExitFault},
@@ -95,6 +98,7 @@ var codes = map[Code]traits{
 	RuntimeUnavailable:   {internalError, ExitFault},
 	STSDenied:            {forbidden, ExitFault},
 	STSUnreachable:       {unavailable, ExitFault},
+	SetupConflict:        {conflict, ExitFault},
 	SourceUnavailable:    {unavailable, ExitFault},
 	Usage:                {badRequest, ExitUsage},
 	WayMissing:           {internalError, ExitFault},

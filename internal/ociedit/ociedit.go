@@ -19,13 +19,11 @@ import (
 	"unicode/utf8"
 
 	"taskrole/internal/fault"
+	"taskrole/internal/jsontext"
 )
 
 // MaxSize bounds the file: engines write some 10 kB, and the kernel takes at most 6 MiB of arguments and environment.
 const MaxSize = 8 << 20
-
-// maxDepth bounds nesting: the runtime-spec needs 8.
-const maxDepth = 64
 
 // Edits is what to change.
 type Edits struct {
@@ -46,7 +44,7 @@ func Apply(configJSON []byte, e Edits) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, invalid(err)
 	}
-	if err := check(configJSON); err != nil {
+	if err := jsontext.Check(configJSON, MaxSize); err != nil {
 		return nil, invalid(err)
 	}
 	out, err := addEnv(configJSON, e.Env)
@@ -65,7 +63,7 @@ func Apply(configJSON []byte, e Edits) ([]byte, error) {
 // Env returns the value of the variable in process.env, and whether it is there. Two different values are an error:
 // which one a process gets depends on its C library. The error is a fault bundle-invalid.
 func Env(configJSON []byte, key string) (string, bool, error) {
-	if err := check(configJSON); err != nil {
+	if err := jsontext.Check(configJSON, MaxSize); err != nil {
 		return "", false, invalid(err)
 	}
 	entries, err := environment(configJSON)
@@ -79,7 +77,7 @@ func Env(configJSON []byte, key string) (string, bool, error) {
 			continue
 		}
 		if found && v != value {
-			return "", false, invalid(fmt.Errorf("process.env gives %s two different values", quote(key)))
+			return "", false, invalid(fmt.Errorf("process.env gives %s two different values", jsontext.Quote(key)))
 		}
 		value, found = v, true
 	}
@@ -108,14 +106,14 @@ func addEnv(doc []byte, env []string) ([]byte, error) {
 		}
 		list = append(list, raw)
 	}
-	process, err := find(doc, 0, "process")
+	process, err := jsontext.Find(doc, 0, "process")
 	if err != nil {
 		return nil, err
 	}
-	if !process.is(doc, '{') {
+	if !process.Is(doc, '{') {
 		return nil, errors.New("it has no process that could get an environment")
 	}
-	return put(doc, process.start, "env", array(list))
+	return jsontext.Put(doc, process.Start, "env", array(list))
 }
 
 type entry struct {
@@ -125,16 +123,16 @@ type entry struct {
 
 // environment returns process.env, empty where there is none.
 func environment(doc []byte) ([]entry, error) {
-	env, err := descend(doc, '[', "process", "env")
-	if err != nil || !env.found {
+	env, err := jsontext.Descend(doc, '[', "process", "env")
+	if err != nil || !env.Found {
 		return nil, err
 	}
 	var entries []entry
-	for _, raw := range elements(doc, env.start) {
+	for _, raw := range jsontext.Elements(doc, env.Start) {
 		if raw[0] != '"' {
 			return nil, errors.New("process.env holds something that is not a string")
 		}
-		entries = append(entries, entry{raw: raw, text: text(raw)})
+		entries = append(entries, entry{raw: raw, text: jsontext.Text(raw)})
 	}
 	return entries, nil
 }
@@ -144,13 +142,13 @@ func addHooks(doc []byte, hooks []Hook) ([]byte, error) {
 	if len(hooks) == 0 {
 		return doc, nil
 	}
-	old, err := descend(doc, '[', "hooks", "createRuntime")
+	old, err := jsontext.Descend(doc, '[', "hooks", "createRuntime")
 	if err != nil {
 		return nil, err
 	}
 	var list [][]byte
-	if old.found {
-		for _, raw := range elements(doc, old.start) {
+	if old.Found {
+		for _, raw := range jsontext.Elements(doc, old.Start) {
 			if !slices.ContainsFunc(hooks, func(h Hook) bool { return h.is(raw) }) {
 				list = append(list, raw)
 			}
@@ -163,19 +161,19 @@ func addHooks(doc []byte, hooks []Hook) ([]byte, error) {
 		}
 		list = append(list, raw)
 	}
-	parent, err := descend(doc, '{', "hooks")
+	parent, err := jsontext.Descend(doc, '{', "hooks")
 	if err != nil {
 		return nil, err
 	}
-	if !parent.found {
-		if doc, err = put(doc, 0, "hooks", []byte("{}")); err != nil {
+	if !parent.Found {
+		if doc, err = jsontext.Put(doc, 0, "hooks", []byte("{}")); err != nil {
 			return nil, err
 		}
-		if parent, err = descend(doc, '{', "hooks"); err != nil {
+		if parent, err = jsontext.Descend(doc, '{', "hooks"); err != nil {
 			return nil, err
 		}
 	}
-	return put(doc, parent.start, "createRuntime", array(list))
+	return jsontext.Put(doc, parent.Start, "createRuntime", array(list))
 }
 
 // is says whether raw is this very hook and nothing more.
@@ -194,25 +192,25 @@ func (e Edits) check() error {
 	for _, v := range e.Env {
 		k, _, ok := strings.Cut(v, "=")
 		if !ok || k == "" || seen[k] {
-			return fmt.Errorf("the variable to add, %s, is not KEY=VALUE or is given twice", quote(k))
+			return fmt.Errorf("the variable to add, %s, is not KEY=VALUE or is given twice", jsontext.Quote(k))
 		}
 		seen[k] = true
 		all = append(all, v)
 	}
 	for i, h := range e.Hooks {
 		if !strings.HasPrefix(h.Path, "/") || h.Timeout < 0 {
-			return fmt.Errorf("the hook to add, %s, needs an absolute path and no negative time-out", quote(h.Path))
+			return fmt.Errorf("the hook to add, %s, needs an absolute path and no negative time-out", jsontext.Quote(h.Path))
 		}
 		if slices.ContainsFunc(e.Hooks[:i], func(o Hook) bool {
 			return o.Path == h.Path && o.Timeout == h.Timeout && slices.Equal(o.Args, h.Args) && slices.Equal(o.Env, h.Env)
 		}) {
-			return fmt.Errorf("the hook to add, %s, is given twice", quote(h.Path))
+			return fmt.Errorf("the hook to add, %s, is given twice", jsontext.Quote(h.Path))
 		}
 		all = append(append(append(all, h.Path), h.Args...), h.Env...)
 	}
 	for _, s := range all {
 		if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-			return fmt.Errorf("%s is not text that a program can be given", quote(s))
+			return fmt.Errorf("%s is not text that a program can be given", jsontext.Quote(s))
 		}
 	}
 	return nil
@@ -236,13 +234,4 @@ func array(list [][]byte) []byte {
 func invalid(err error) error {
 	return fault.Wrap(err, fault.BundleInvalid, "config.json of the bundle cannot be edited: "+err.Error(),
 		"the container was not started; look at what made this bundle")
-}
-
-// quote shows text of others without letting it fill the line.
-func quote(s string) string {
-	const most = 60
-	if len(s) > most {
-		return fmt.Sprintf("%q…", s[:most])
-	}
-	return fmt.Sprintf("%q", s)
 }

@@ -36,6 +36,10 @@ const (
 	Cgroup2 Feature = "cgroup2"
 	// Docker is a Docker daemon's program and client on the PATH, and the right to start it.
 	Docker Feature = "docker"
+	// SystemdAnalyze is systemd's judge of units, of a version that judges a file (systemd 250).
+	SystemdAnalyze Feature = "systemd-analyze"
+	// Groff formats manual pages.
+	Groff Feature = "groff"
 	// Shells are dash, bash, zsh and fish.
 	Shells Feature = "shells"
 )
@@ -89,6 +93,9 @@ func probe(f Feature) error {
 		return probeCgroup2()
 	case Docker:
 		return probeDocker()
+	case SystemdAnalyze, Groff:
+		_, err := exec.LookPath(string(f))
+		return err
 	case Shells:
 		return onPath("dash", "bash", "zsh", "fish")
 	default:

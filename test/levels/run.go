@@ -27,7 +27,7 @@ type level struct {
 
 // features are those of internal/testkit that the netns level exists for: a test that would skip for one fails there.
 // The unit level leaves them out, also for root, so that it is quick and the same for everybody.
-const features = "root,netns,sk_lookup,cgroup2,docker,shells"
+const features = "root,netns,sk_lookup,cgroup2,docker,shells,systemd-analyze,groff"
 
 func levels() []level {
 	return []level{
@@ -36,7 +36,7 @@ func levels() []level {
 			env: []string{"TASKROLE_TEST_WITHOUT=" + features}, progress: ofPackages,
 		},
 		{
-			name: "netns", setup: []string{"make", "--no-print-directory", "build", "docker", "shells", "engines"}, packages: needy,
+			name: "netns", setup: []string{"make", "--no-print-directory", "build", "docker", "judges", "shells", "engines"}, packages: needy,
 			race: true, root: true, flags: []string{"-count=1"}, env: []string{"TASKROLE_TEST_REQUIRE=" + features}, progress: ofPackages,
 		},
 		{

@@ -1,0 +1,7 @@
+package setup
+
+// Merge and Undo are what is done to the text of daemon.json.
+var (
+	Merge = merge
+	Undo  = undo
+)
