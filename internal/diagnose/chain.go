@@ -207,8 +207,11 @@ func (l look) env() result {
 func (l look) keysWork(p [2]string) result {
 	key := l.Env[p[0]]
 	why := fmt.Sprintf("%s is %s", p[0], key.Masked)
-	if t := l.token(); t != "" {
+	switch t := l.token(); {
+	case t != "":
 		why += ", its token is in " + t
+	case key.Kind == Temporary:
+		why += ", and no session token is with it"
 	}
 	return result{verdict: Wins, source: FromEnv, detail: key.Masked, why: why}
 }

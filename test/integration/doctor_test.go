@@ -4,20 +4,16 @@ package integration
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"taskrole/internal/netns"
+	"taskrole/internal/container"
 	"taskrole/lab/ec2"
 )
 
@@ -94,50 +90,6 @@ var regions = []string{"AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1"}
 // session is a complete set of temporary credentials.
 var session = []string{"AWS_ACCESS_KEY_ID=" + theASIA, "AWS_SECRET_ACCESS_KEY=" + theSecret, "AWS_SESSION_TOKEN=" + theToken}
 
-// injected is one condition.
-type injected struct {
-	name  string
-	want  string // the code, or "" for a container that is well
-	c     ec2.Container
-	plain bool // without the regions
-	// serve answers in the container's own namespace at an address.
-	serve map[string]http.HandlerFunc
-	// during changes the world around the diagnosis and returns how to change it back.
-	during func(*testing.T, *world, string) func()
-	source string // of Go v2's credentials, if it matters
-}
-
-func conditions(files string) []injected {
-	relative := "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/x"
-	return []injected{
-		{name: "token forgotten", want: "session-token-missing", c: ec2.Container{Env: session[:2]}},
-		{name: "secret forgotten", want: "credentials-partial", c: ec2.Container{Env: session[:1]}},
-		{name: "long-lived key", want: "keys-long-lived", c: ec2.Container{Env: []string{"AWS_ACCESS_KEY_ID=" + theAKIA, session[1]}}},
-		{name: "no network", want: "imds-unreachable", c: ec2.Container{Network: ec2.NetworkNone}},
-		{name: "host's role", want: "host-role", c: ec2.Container{}, source: "instance metadata"},
-		{name: "URI copied from ECS", want: "container-endpoint-unreachable", c: ec2.Container{Network: ec2.NetworkNone, Env: []string{relative}}},
-		{
-			name: "file over the role", want: "file-shadows-role",
-			c: ec2.Container{Role: "reader", Files: map[string]string{filepath.Join(files, "credentials"): "/root/.aws/credentials"}, Env: []string{"HOME=/root"}},
-		},
-		{
-			name: "hop limit", want: "imds-hop-limit", c: ec2.Container{},
-			during: func(t *testing.T, w *world, _ string) func() {
-				w.cloud.SetTokensRequired(true)
-				check(t, w.cloud.SetHopLimit(1))
-				return func() { w.cloud.SetTokensRequired(false); check(t, w.cloud.SetHopLimit(2)) }
-			},
-		},
-		{
-			name: "agent dead", want: "agent-down", c: ec2.Container{Role: "reader"},
-			during: func(t *testing.T, w *world, _ string) func() {
-				check(t, w.stopAgent(os.Kill))
-				return func() { check(t, w.startAgent(t.Context())) }
-			},
-		},
-	}
-}
-
 func check(tb testing.TB, err error) {
 	tb.Helper()
 	if err != nil {
@@ -145,76 +97,34 @@ func check(tb testing.TB, err error) {
 	}
 }
 
-// writeFiles makes the files that conditions mount.
-func writeFiles(t *testing.T, w *world) string {
-	t.Helper()
-	dir := filepath.Join(w.dir, "run", "doctor") // the engine sees this directory
-	check(t, os.MkdirAll(dir, 0o755))
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	for name, text := range map[string]string{
-		"credentials": "[default]\naws_access_key_id = " + theASIA + "\naws_secret_access_key = " + theSecret + "\naws_session_token = " + theToken + "\n",
-	} {
-		check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
-	}
-	return dir
-}
-
-// inject starts the container of a condition and returns its id.
-func (w *world) inject(t *testing.T, i injected) string {
-	t.Helper()
-	c := i.c
-	c.Image, c.Detach, c.Args = "probe", true, []string{"sleep", "10m"}
-	c.Name = "doctor-" + strings.NewReplacer(" ", "-", "'", "").Replace(strings.ToLower(i.name))
-	if c.Role != "" {
-		c.Way = w.way
-	}
-	if !i.plain {
-		c.Env = append(slices.Clone(c.Env), regions...)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	t.Cleanup(func() { _, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "rm", "-f", "-v", c.Name) })
-	if _, err := w.docker.Run(ctx, c); err != nil {
-		t.Fatal(err)
-	}
-	if len(i.serve) > 0 {
-		w.serveInside(t, c.Name, i.serve)
-	}
-	return c.Name
-}
-
-// serveInside answers in a container's network namespace.
-func (w *world) serveInside(t *testing.T, id string, handlers map[string]http.HandlerFunc) {
-	t.Helper()
-	ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", w.pid(t, id)))
-	check(t, err)
-	defer ns.Close()
-	for addr, h := range handlers {
-		l, err := netns.Do(ns, func() (net.Listener, error) { return net.Listen("tcp4", addr) })
-		check(t, err)
-		s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-		go func() { _ = s.Serve(l) }()
-		t.Cleanup(func() { _ = s.Close() })
-	}
-}
-
 // TestDoctorNamesTheInjectedCause is the proof that doctor does not guess: every condition is made with a real
 // container, and the report must name exactly it.
 func TestDoctorNamesTheInjectedCause(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		files := writeFiles(t, w)
+		w.prepare(t)
 		var matrix strings.Builder
-		for _, i := range conditions(files) {
+		for _, i := range conditions() {
+			if i.once && w.way != container.WayCDI {
+				continue
+			}
 			id := w.inject(t, i)
 			restore := func() {}
 			if i.during != nil {
 				restore = i.during(t, w, id)
 			}
 			d := w.diagnose(t, "--sdk=all", id)
+			if i.show && w.way == container.WayCDI {
+				text, _ := w.askDoctor(t, "doctor", "--config", w.configPath(), id)
+				t.Logf("taskrole doctor, %s:\n%s", i.name, text)
+			}
 			restore()
-			fmt.Fprintf(&matrix, "%-28s %-28s %-28s %4.0f ms\n", i.name, i.want, d.codes(), d.Seconds*1000)
+			w.remove(t, id)
+			fmt.Fprintf(&matrix, "%-30s %-32s %-32s %5.0f ms\n", i.name, i.want, d.codes(), d.Seconds*1000)
 			if d.codes() != i.want {
 				t.Errorf("%s: found %q, want exactly %q: %+v", i.name, d.codes(), i.want, d)
+			}
+			if evidence := fmt.Sprintf("%+v", d.Findings); !strings.Contains(evidence, i.evidence) {
+				t.Errorf("%s: the evidence is %s, want it to contain %q", i.name, evidence, i.evidence)
 			}
 			if i.source != "" && !slices.ContainsFunc(d.Chains, func(c struct{ SDK, Source, Detail string }) bool {
 				return c.SDK == "go-v2" && c.Source == i.source
@@ -257,5 +167,26 @@ func TestDoctorByProcessNumber(t *testing.T) {
 	d := w.diagnose(t, fmt.Sprintf("--pid=%d", w.pid(t, id)))
 	if d.Role != "reader" || len(d.Chains) != 1 || d.Chains[0].SDK != "go-v2" || d.Chains[0].Source != "container endpoint" {
 		t.Errorf("%+v, want the chain of Go v2 alone, and the role reader", d)
+	}
+}
+
+// TestDoctorOfTheHost: the agent, the configuration and the engine.
+func TestDoctorOfTheHost(t *testing.T) {
+	w := use(t, worlds["docker-28.5"])
+	if d := w.diagnose(t); len(d.Findings) > 0 {
+		t.Errorf("a host that is well: %+v", d.Findings)
+	}
+	broken := filepath.Join(t.TempDir(), "config.yaml")
+	check(t, os.WriteFile(broken, []byte("roles: {}\nengines: {docker: unix:///nowhere}\n"), 0o600))
+	out, exit := w.askDoctor(t, "doctor", "--config", broken)
+	if exit != 1 || !bytes.Contains(out, []byte("[config-invalid]")) || !bytes.Contains(out, []byte("config.yaml:1:")) {
+		t.Errorf("exit %d, %s; want the problem with its place", exit, out)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "config.yaml")
+	config := strings.NewReplacer(w.socket(), "/nowhere/agent.sock", w.docker.Host(), "unix:///nowhere.sock").Replace(w.config())
+	check(t, os.WriteFile(elsewhere, []byte(config), 0o600))
+	out, exit = w.askDoctor(t, "doctor", "--config", elsewhere)
+	if exit != 1 || !bytes.Contains(out, []byte("[agent-down]")) || !bytes.Contains(out, []byte("[engine-unreachable]")) {
+		t.Errorf("exit %d, %s; want agent and engine named", exit, out)
 	}
 }
