@@ -9,6 +9,7 @@ SOURCES := cmd internal lab test
 DEMO ?=
 CONFORMANCE ?=
 BENCH ?=
+comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help demo build test test-unit test-netns test-integration conformance docker judges shells engines clients bench lint fmt clean
@@ -42,6 +43,20 @@ conformance: build engines clients ## real SDKs in real containers: 20 minutes, 
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
 			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \
 		-args -results=$(CURDIR)/build -page=$(CURDIR)/doc/conformance.md $(CONFORMANCE)
+
+# Clients that take nothing but Debian and Go, and a minute to build, on every path they can go without waiting long.
+# Sessions are short, so that the end of one is seen.
+QUICK := curl go-v2 minio-go boto3-debian
+conformance-quick: build engines clients-quick ## a few of them in a minute, as CI does; one that cannot be built is a failure
+	@mkdir -p build/quick
+	@$(GO) test -tags=conformance -count=1 -run=TestConformance -timeout=5m \
+		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
+			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \
+		-args -results=$(CURDIR)/build/quick -clients=$(subst $() ,$(comma),$(QUICK)) -engines=docker-28.5 -require -life=12s -slow=false -golden=false
+	@cat build/quick/conformance.txt
+
+clients-quick:
+	@scripts/clients $(QUICK)
 
 docker: ## the machine's own Docker, from Debian's packages; its daemon is not used, only the programs
 	@scripts/packages dockerd=docker.io 'docker=docker-cli|docker.io' iptables=iptables ip=iproute2

@@ -25,12 +25,9 @@ type client struct {
 	notRun string
 }
 
-// sessionLife is how long sessions live while clients that ask again in time are watched; afterwards the first
-// credentials are dead, so that a second listing proves that there are new ones.
-const (
-	sessionLife = 40 * time.Second
-	patience    = 45 * time.Second
-)
+// patience is how long clients that ask again in time are watched: a little longer than sessions live meanwhile, so that
+// the first credentials are dead then, and a second listing proves that there are new ones.
+func patience() time.Duration { return *life + 5*time.Second }
 
 // Some clients hold what IMDS gave them for longer than it lives, in the belief that IMDS is ill. They are watched with
 // sessions of patientLife instead, so that what they hold is alive for as long as they hold it.
@@ -52,6 +49,9 @@ func clients() []client {
 	const noIPv6 = "the SDK has no such setting"
 	return []client{
 		{name: "boto3", root: "python", keeps: botocore},
+		{name: "boto3-debian", root: "boto3", keeps: botocore, known: map[conformance.Path]string{
+			conformance.Pod: "this old one, 1.26, takes a full URI on loopback and at 169.254.170.2 only",
+		}},
 		{name: "awscli1", root: "python"},
 		{name: "awscli2", root: "awscli2"},
 		{name: "go-v2", root: "shell"},
@@ -81,6 +81,17 @@ func (c client) cannot(path conformance.Path) string {
 	if why := c.never[path]; why != "" {
 		return why
 	}
+	if why := c.notBuilt(); why != "" {
+		return why
+	}
+	if !*slow && c.waits(path) != patience() {
+		return "needs to wait too long for a quick run"
+	}
+	return ""
+}
+
+// notBuilt says why there is nothing to run; "" when there is.
+func (c client) notBuilt() string {
 	for _, dir := range []string{c.name, "roots/" + c.root} {
 		if _, err := os.Stat(built(dir)); err == nil {
 			continue
@@ -90,9 +101,6 @@ func (c client) cannot(path conformance.Path) string {
 		}
 		return "it was not built: run scripts/clients"
 	}
-	if !*slow && c.waits(path) != patience {
-		return "needs to wait too long for a quick run"
-	}
 	return ""
 }
 
@@ -101,7 +109,7 @@ func (c client) waits(path conformance.Path) time.Duration {
 	if c.keeps > 0 && slices.Contains([]conformance.Path{conformance.IMDS, conformance.IMDS6}, path) {
 		return c.keeps
 	}
-	return patience
+	return patience()
 }
 
 // role is the role of the agent's configuration with which the path is tried.

@@ -28,6 +28,8 @@ import (
 var (
 	only    = flag.String("clients", "", "comma-separated clients to run; empty is all of them")
 	onlyOn  = flag.String("engines", "", "comma-separated engines; empty is both")
+	life    = flag.Duration("life", 40*time.Second, "how long the sessions live of clients that ask again in time")
+	require = flag.Bool("require", false, "fail if a client that is to run was not built")
 	slow    = flag.Bool("slow", true, "also wait for the clients that keep what IMDS gave them for many minutes")
 	golden  = flag.Bool("golden", true, "also try whose identity wins, in many environments")
 	table   = flag.Bool("table", true, "run the table; without it, the cells of the last conformance.json are kept")

@@ -42,6 +42,11 @@ type job struct {
 // that end in seconds.
 func TestConformance(t *testing.T) {
 	ctx := interrupted(t)
+	for _, c := range clients() {
+		if why := c.notBuilt(); *require && selected(*only, c.name) && c.notRun == "" && why != "" {
+			t.Errorf("%s: %s", c.name, why)
+		}
+	}
 	var worlds []*world
 	for _, e := range engines() {
 		worlds = append(worlds, begin(t, e))
@@ -63,7 +68,7 @@ func TestConformance(t *testing.T) {
 		watching.Go(func() { w.watch(watch) })
 	}
 
-	patient := func(j job) bool { return j.c.waits(j.path) != patience }
+	patient := func(j job) bool { return j.c.waits(j.path) != patience() }
 	gate := make(chan struct{}, atOnce)
 	var running sync.WaitGroup
 	start := func(limit time.Duration, which func(job) bool) {
@@ -81,7 +86,7 @@ func TestConformance(t *testing.T) {
 	}
 	start(patientLife, patient)
 	began := time.Now()
-	start(sessionLife, func(j job) bool { return !patient(j) })
+	start(*life, func(j job) bool { return !patient(j) })
 	t.Logf("the quick ones took %v to begin", time.Since(began).Round(time.Second))
 	verdicts := vectors(ctx, t, worlds) // while the patient ones wait
 	running.Wait()

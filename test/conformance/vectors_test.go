@@ -51,7 +51,7 @@ func newOthers(c *cloud.Cloud) (others, error) {
 	}
 	c.LimitSessions(0)
 	s := c.Account().NewSession(reader, iam.SessionOptions{Name: "from-env", Life: time.Hour})
-	c.LimitSessions(sessionLife)
+	c.LimitSessions(*life)
 	return others{all[0], all[1], all[2], keys{s.AccessKeyID, s.Secret.Reveal(), s.Token.Reveal()}}, nil
 }
 
