@@ -56,6 +56,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == ec2.EngineVerb {
 		os.Exit(ec2.EngineMain(os.Stdin, os.Stdout)) // the lab runs its own program again, as an engine's supervisor
 	}
+	if len(os.Args) > 1 && os.Args[1] == attackVerb {
+		os.Exit(attackMain(os.Args[2:]))
+	}
 	if err := isolated(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
