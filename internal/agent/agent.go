@@ -54,6 +54,7 @@ type Agent struct {
 	telling  telling
 	register *register
 	late     *late         // nil where nothing is followed
+	midwife  *midwife      // nil where nothing is followed, or cgroups tell nothing
 	runtime  string        // path of taskrole-runtime
 	done     chan struct{} // something was done, after which tidy tidies up
 }
@@ -92,7 +93,7 @@ func Run(ctx context.Context, o Options) error {
 	side.Go(func() { a.watchHost(ctx) })
 	side.Go(func() { a.watchdog(ctx) })
 	if a.late != nil {
-		side.Go(func() { a.late.run(ctx) })
+		side.Go(func() { a.late.run(ctx, a.midwife) })
 	}
 	side.Go(func() { tidy(ctx, a.done, giveBack) })
 	err = control.Serve(ctx, l, a, o.Logger, control.WithOperator(operator{a}))
@@ -140,6 +141,9 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 
 // close undoes open. Containers first: nobody may ask a broker that is closed.
 func (a *Agent) close() {
+	if a.midwife != nil {
+		a.midwife.close() // it is closed already, unless the agent never came to run
+	}
 	a.attacher.Close()
 	_ = a.server.Close()
 	a.broker.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 
 	"taskrole/internal/attach"
 	"taskrole/internal/attest"
@@ -28,7 +29,12 @@ func (a *Agent) newLate(cfg *config.Config) *late {
 		return nil
 	}
 	l := newLate(a.log, a.engine)
-	l.give, l.warm = a.attachLate, a.warm
+	l.give, l.warm, l.meet = a.attachLate, a.warm, a.meet
+	l.alone = func(ctx context.Context, id container.ID) bool {
+		hooked, err := a.engine.Hooked(ctx, id)
+		return err == nil && !hooked
+	}
+	a.midwife = newMidwife(a.tree, a.log)
 	return l
 }
 
@@ -72,18 +78,30 @@ func (a *Agent) attachLate(ctx context.Context, id container.ID) (container.Cont
 			return c, err
 		}
 	}
+	return c, a.giveLate(ctx, c, t)
+}
+
+// giveLate attaches t, which it owns. One that is attached already is left alone.
+func (a *Agent) giveLate(ctx context.Context, c container.Container, t attach.Target) error {
 	if err := a.checkLate(&t); err != nil {
-		return c, errors.Join(err, t.Process.Close(), t.NS.Close())
+		return errors.Join(err, t.Process.Close(), t.NS.Close())
+	}
+	if a.midwife != nil {
+		if cg, known, err := a.tree.Of(t.Process); err == nil && known {
+			if own, ok, err := a.tree.Enclosing(cg, string(t.ID)); err == nil && ok {
+				a.midwife.learn(path.Dir(own.Path))
+			}
+		}
 	}
 	defer a.worked()
 	got, already, err := a.give(ctx, t)
 	if err != nil || already {
-		return c, err
+		return err
 	}
-	a.log.InfoContext(ctx, "attached while it runs: the role is found at the address of IMDS alone",
-		slog.String("container_id", id.Short()), slog.String("container", c.Name), slog.String("role", got.Role),
+	a.log.InfoContext(ctx, "attached by its label: the role is found at the address of IMDS alone",
+		slog.String("container_id", t.ID.Short()), slog.String("container", c.Name), slog.String("role", got.Role),
 		slog.String("way", string(got.Way)), slog.String("role_arn", got.RoleARN), slog.String("session", got.Session))
-	return c, nil
+	return nil
 }
 
 // recorded returns the container as it was attached before, by this agent or an earlier one: with its session, which it

@@ -3,7 +3,10 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,12 +30,14 @@ const (
 	atOnce = 64
 	// maxRefusals bounds what is remembered of refused containers.
 	maxRefusals = 256
+	// maxKnown bounds what is remembered of labelled containers. What is beyond is attached after its start.
+	maxKnown = 8192
 )
 
 // follower is the engine as late needs it: docker.Engine outside tests.
 type follower interface {
 	Follow(ctx context.Context, label string, connected func(), handle func(docker.Event)) error
-	Labelled(ctx context.Context, label string) ([]container.ID, error)
+	Labelled(ctx context.Context, label string) ([]docker.Labelled, error)
 }
 
 // late brings their roles to containers that ask by label: those that run when the agent comes up or finds the engine
@@ -46,6 +51,10 @@ type late struct {
 	give func(ctx context.Context, id container.ID) (container.Container, error)
 	// warm fetches the credentials of a container that is about to start.
 	warm func(ctx context.Context, id container.ID)
+	// alone says whether the label is the only way by which the container asks. It is not called while one starts.
+	alone func(ctx context.Context, id container.ID) bool
+	// meet attaches a container whose cgroup has just been made, if its first process shows itself.
+	meet func(ctx context.Context, id container.ID, cgroup string)
 
 	again chan struct{} // the configuration is another one: list the containers anew
 	room  chan struct{} // holds one value for each attempt under way
@@ -54,6 +63,7 @@ type late struct {
 	mu       sync.Mutex                     // guards what follows
 	pursued  map[container.ID]chan struct{} // each takes the news that something happened to the container
 	refusals []Refusal                      // oldest first
+	known    map[container.ID]bool          // those that have the label, also when they do not run: whether to meet them
 }
 
 // Refusal is a container that asks by label for a role, and runs without.
@@ -67,13 +77,17 @@ type Refusal struct {
 func newLate(log *slog.Logger, engine follower) *late {
 	return &late{
 		log: log, engine: engine, again: make(chan struct{}, 1), room: make(chan struct{}, atOnce),
-		pursued: map[container.ID]chan struct{}{},
+		pursued: map[container.ID]chan struct{}{}, known: map[container.ID]bool{},
 	}
 }
 
-// run follows the engine until ctx ends.
-func (l *late) run(ctx context.Context) {
+// run follows the engine until ctx ends, and births if they can be seen.
+func (l *late) run(ctx context.Context, m *midwife) {
 	defer l.wg.Wait()
+	if m != nil {
+		l.wg.Go(func() { m.run(func(cgroup string) { l.born(ctx, cgroup) }) })
+		defer m.close()
+	}
 	pause, level := firstFollow, slog.LevelWarn
 	for {
 		err := l.follow(ctx, func() { pause, level = firstFollow, slog.LevelWarn })
@@ -112,11 +126,16 @@ func (l *late) follow(ctx context.Context, connected func()) error {
 func (l *late) list(here, ctx context.Context) bool {
 	for pause := firstFollow; ; pause = min(2*pause, lastFollow) { //nolint:mnd // doubles
 		asked := time.Now()
-		ids, err := l.engine.Labelled(here, label)
+		all, err := l.engine.Labelled(here, label)
 		if err == nil {
-			l.keep(ids, asked)
-			for _, id := range ids {
-				l.pursue(ctx, id)
+			l.keep(all, asked)
+			for _, c := range all {
+				if c.Running {
+					l.pursue(ctx, c.ID)
+				}
+			}
+			for _, c := range all {
+				l.know(here, c.ID)
 			}
 			select {
 			case <-here.Done():
@@ -141,14 +160,43 @@ func (l *late) handle(ctx context.Context, e docker.Event) {
 		l.wg.Go(func() {
 			if l.enter(ctx) {
 				defer l.leave()
+				l.know(ctx, e.ID)
 				l.warm(ctx, e.ID)
 			}
 		})
 	case docker.Started:
 		l.pursue(ctx, e.ID)
-	case docker.Died, docker.Removed:
+	case docker.Died:
 		l.ended(e.ID)
+	case docker.Removed:
+		l.ended(e.ID)
+		l.mu.Lock()
+		delete(l.known, e.ID)
+		l.mu.Unlock()
 	}
+}
+
+// born is told of each new cgroup in which a container may begin.
+func (l *late) born(ctx context.Context, cgroup string) {
+	id := containerOf(cgroup)
+	l.mu.Lock()
+	known := l.known[id]
+	l.mu.Unlock()
+	if !known {
+		return
+	}
+	l.wg.Go(func() {
+		if l.enter(ctx) {
+			defer l.leave()
+			l.meet(ctx, id, cgroup)
+		}
+	})
+}
+
+// containerOf is the id in the name that an engine gives a container's cgroup: ID, prefix-ID or prefix-ID.scope.
+func containerOf(cgroup string) container.ID {
+	name := strings.TrimSuffix(path.Base(cgroup), ".scope")
+	return container.ID(name[strings.LastIndexByte(name, '-')+1:])
 }
 
 // pursue tries to attach the container until it is attached, refused for good, or gone.
@@ -261,13 +309,36 @@ func (l *late) forgive(id container.ID) {
 	}
 }
 
-// keep forgets the refusals of containers that did not run any more when the engine was asked: their end was not seen.
-func (l *late) keep(running []container.ID, asked time.Time) {
+// keep forgets what is remembered of containers that do not exist any more, and the refusals of those that did not run
+// any more when the engine was asked: their end was not seen.
+func (l *late) keep(all []docker.Labelled, asked time.Time) {
+	running := map[container.ID]bool{}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.refusals = slices.DeleteFunc(l.refusals, func(r Refusal) bool {
-		return r.Since.Before(asked) && !slices.Contains(running, r.Container.ID)
+	for _, c := range all {
+		running[c.ID] = c.Running
+	}
+	l.refusals = slices.DeleteFunc(l.refusals, func(r Refusal) bool { return r.Since.Before(asked) && !running[r.Container.ID] })
+	maps.DeleteFunc(l.known, func(id container.ID, _ bool) bool {
+		_, exists := running[id]
+		return !exists // one that was made just now is not met, but attached after its start
 	})
+}
+
+// know finds out whether the container is to be met when it begins. One that comes by CDI or the runtime as well is not:
+// the hook must find nothing there.
+func (l *late) know(ctx context.Context, id container.ID) {
+	l.mu.Lock()
+	_, known := l.known[id]
+	full := len(l.known) >= maxKnown
+	l.mu.Unlock()
+	if known || full {
+		return
+	}
+	alone := l.alone(ctx, id)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known[id] = alone
 }
 
 // refused returns what is remembered, the oldest first.

@@ -58,7 +58,7 @@ func (e *engineDouble) Follow(ctx context.Context, _ string, connected func(), h
 	}
 }
 
-func (e *engineDouble) Labelled(context.Context, string) ([]container.ID, error) {
+func (e *engineDouble) Labelled(context.Context, string) ([]docker.Labelled, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.listed++
@@ -66,7 +66,11 @@ func (e *engineDouble) Labelled(context.Context, string) ([]container.ID, error)
 		e.mute--
 		return nil, errAway
 	}
-	return e.running, nil
+	var all []docker.Labelled
+	for _, id := range e.running {
+		all = append(all, docker.Labelled{ID: id, Running: true})
+	}
+	return append(all, docker.Labelled{ID: "stopped"}), nil
 }
 
 func (e *engineDouble) set(f func()) {
@@ -80,6 +84,7 @@ type attempts struct {
 	mu     sync.Mutex
 	given  map[container.ID]int
 	warmed []container.ID
+	met    []string
 	answer map[container.ID]*fault.Error
 }
 
@@ -98,6 +103,12 @@ func (a *attempts) warm(_ context.Context, id container.ID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.warmed = append(a.warmed, id)
+}
+
+func (a *attempts) meet(_ context.Context, id container.ID, cgroup string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.met = append(a.met, string(id)+" in "+cgroup)
 }
 
 func (a *attempts) count(id container.ID) int {
@@ -124,12 +135,13 @@ func follows(t *testing.T, prepare func(*engineDouble, *attempts), test func(*la
 		prepare(e, a)
 		log := new(logBufferInside)
 		l := newLate(slog.New(slog.NewTextHandler(log, nil)), e)
-		l.give, l.warm = a.give, a.warm
+		l.give, l.warm, l.meet = a.give, a.warm, a.meet
+		l.alone = func(_ context.Context, id container.ID) bool { return id != "hooked" }
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			l.run(ctx)
+			l.run(ctx, nil)
 		}()
 		test(l, e, a, log)
 		cancel()
@@ -242,6 +254,30 @@ func TestWhatMayPassIsTriedAgainUntilTheContainerEnds(t *testing.T) {
 		synctest.Wait()
 		if n := a.count("c1"); n != after || len(l.refused()) > 0 {
 			t.Errorf("%d attempts after the container's end, remembered: %+v", n-after, l.refused())
+		}
+	})
+}
+
+// Only containers that ask by label alone are met: the hook of the others must find nothing there.
+func TestWhoIsMetAtBirth(t *testing.T) {
+	prepare := func(e *engineDouble, _ *attempts) { e.running = []container.ID{"listed"} }
+	follows(t, prepare, func(l *late, e *engineDouble, a *attempts, _ *logBufferInside) {
+		event := <-e.connected
+		for _, id := range []container.ID{"c1", "hooked", "removed"} {
+			event(docker.Event{Kind: docker.Created, ID: id})
+		}
+		synctest.Wait()
+		event(docker.Event{Kind: docker.Removed, ID: "removed"})
+		synctest.Wait()
+		for _, cgroup := range []string{
+			"/docker/c1", "/system.slice/docker-listed.scope", "/x/prefix-stopped", "/docker/hooked", "/docker/removed", "/docker/stranger", "/", "/docker/-", "/docker/c1-.scope",
+		} {
+			l.born(context.WithoutCancel(t.Context()), cgroup)
+			synctest.Wait()
+		}
+		want := []string{"c1 in /docker/c1", "listed in /system.slice/docker-listed.scope", "stopped in /x/prefix-stopped"}
+		if !slices.Equal(a.met, want) {
+			t.Errorf("met %q, want %q", a.met, want)
 		}
 	})
 }

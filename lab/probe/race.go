@@ -39,7 +39,10 @@ func race(ctx context.Context, args []string, out io.Writer) error {
 	for {
 		role, err := roleName(ctx, client)
 		since := time.Since(born).Seconds()
-		if err == nil && r.First == "" {
+		switch {
+		case err != nil:
+			r.Unanswered++
+		case r.First == "":
 			r.First, r.FirstSeconds = role, since
 		}
 		if err == nil && role == args[0] {

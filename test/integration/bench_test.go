@@ -118,7 +118,7 @@ func BenchmarkLate(b *testing.B) {
 				w := use(b, worlds[e.name])
 				for b.Loop() {
 					var waits []time.Duration
-					host := 0
+					host, first := 0, 0
 					for range races {
 						r := w.start(b, ec2.Container{Network: network, Labels: map[string]string{"taskrole": "reader"}, Args: []string{"race", cloud.TaskReader}})
 						var race report.Race
@@ -129,10 +129,14 @@ func BenchmarkLate(b *testing.B) {
 						if race.First != cloud.TaskReader {
 							host++
 						}
+						if race.Unanswered+race.Others == 0 {
+							first++
+						}
 					}
 					b.ReportMetric(milliseconds(median(waits)), "ms/window-p50") // and sorts
 					b.ReportMetric(milliseconds(waits[len(waits)*99/100]), "ms/window-p99")
 					b.ReportMetric(float64(host), fmt.Sprintf("host-first/%d", races))
+					b.ReportMetric(float64(first), fmt.Sprintf("at-once/%d", races))
 				}
 			})
 		}

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"taskrole/internal/container"
 	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
+	"taskrole/lab/probe/report"
 )
 
 // labelled starts a container that asks for its role by label alone and stays.
@@ -34,6 +36,9 @@ func (w *world) becomes(tb testing.TB, id string, way container.Way, role string
 			if string(a.ID) == id && a.PID == w.pid(tb, id) {
 				if a.Way != way {
 					return permanent{fmt.Errorf("the container came by %s, want %s", a.Way, way)}
+				}
+				if a.Missing != "" {
+					return fmt.Errorf("the engine has taken away: %s", a.Missing)
 				}
 				return nil
 			}
@@ -54,6 +59,25 @@ func TestLabelledContainerGetsItsRoleWhileItRuns(t *testing.T) {
 		w.becomes(t, id, container.WayLabel, cloud.TaskReader)
 		w.must(t, "kill", id)
 		eventually(t, func() error { return w.idle(t) })
+	})
+}
+
+// TestLabelledContainersAreMetBeforeTheirProgram: nobody waits for the agent, so that one of ten may be missed, but not all.
+func TestLabelledContainersAreMetBeforeTheirProgram(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		const starts = 10
+		for range starts {
+			r := w.start(t, ec2.Container{Labels: map[string]string{"taskrole": "reader"}, Args: []string{"race", cloud.TaskReader}})
+			var race report.Race
+			if err := json.Unmarshal(r.Stdout, &race); err != nil {
+				t.Fatalf("%v: %s%s", err, r.Stdout, r.Stderr)
+			}
+			if race.First == cloud.TaskReader && race.Unanswered+race.Others == 0 {
+				return
+			}
+			t.Logf("missed: %+v", race)
+		}
+		t.Errorf("none of %d containers had its role when its program began", starts)
 	})
 }
 

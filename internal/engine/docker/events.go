@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"taskrole/internal/container"
@@ -78,23 +80,29 @@ func (e *Engine) lost(err error) error {
 		"check that it runs and that engines.docker in the configuration names its socket")
 }
 
-// Labelled returns the containers that run and have the label, be it their own or the image's. The error is a fault:
+// Labelled is a container that has the label.
+type Labelled struct {
+	ID      container.ID
+	Running bool // paused ones, too
+}
+
+// Labelled returns the containers that have the label, be it their own or the image's. The error is a fault:
 // engine-unreachable.
-func (e *Engine) Labelled(ctx context.Context, label string) ([]container.ID, error) {
+func (e *Engine) Labelled(ctx context.Context, label string) ([]Labelled, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{Filters: client.Filters{}.Add("label", label)})
+	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", label)})
 	if err != nil {
 		return nil, fault.Wrap(err, fault.EngineUnreachable, fmt.Sprintf("the engine at %s does not list its containers", e.host),
 			"check that it runs and that engines.docker in the configuration names its socket")
 	}
-	var ids []container.ID
+	var all []Labelled
 	for _, c := range list.Items {
 		if id := container.ID(c.ID); id.Valid() {
-			ids = append(ids, id)
+			all = append(all, Labelled{ID: id, Running: slices.Contains([]string{"running", "paused", "restarting"}, string(c.State))})
 		}
 	}
-	return ids, nil
+	return all, nil
 }
 
 // PID returns the number of the container's first process, or 0 if it does not run. It must never be asked for while the
@@ -113,4 +121,33 @@ func (e *Engine) PID(ctx context.Context, id container.ID) (int, error) {
 		return 0, nil
 	}
 	return r.Container.State.Pid, nil
+}
+
+// Hooked says whether the container gets a role from its start by one of the other ways: a CDI device of ours, or the
+// variable that the runtime looks for, which may be in vain. It must never be asked for while the container's hook
+// waits. The error is a fault: engine-unreachable.
+func (e *Engine) Hooked(ctx context.Context, id container.ID) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r, err := e.api.ContainerInspect(ctx, string(id), client.ContainerInspectOptions{})
+	if err != nil {
+		return false, e.mute(err, id)
+	}
+	c := r.Container
+	if c.ID != string(id) || c.HostConfig == nil || c.Config == nil {
+		return false, e.mute(errAnother, id)
+	}
+	const device, variable = "taskrole/", "TASKROLE="
+	ours := func(name string) bool { return strings.HasPrefix(name, device) }
+	for _, d := range c.HostConfig.DeviceRequests {
+		if slices.ContainsFunc(d.DeviceIDs, ours) {
+			return true, nil
+		}
+	}
+	for _, d := range c.HostConfig.Devices {
+		if ours(d.PathOnHost) {
+			return true, nil
+		}
+	}
+	return slices.ContainsFunc(c.Config.Env, func(kv string) bool { return strings.HasPrefix(kv, variable) }), nil
 }

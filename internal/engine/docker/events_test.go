@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"taskrole/internal/container"
 	"taskrole/internal/engine/docker"
 	"taskrole/internal/fault"
 
@@ -108,19 +107,20 @@ func TestFollowWithoutAnEngineNeverConnects(t *testing.T) {
 	}
 }
 
-func TestLabelledTakesNoIDThatIsNone(t *testing.T) {
-	host, asked := engine(t, []map[string]any{{"Id": string(id)}, {"Id": "../../etc"}})
+func TestLabelledSaysWhoRunsAndTakesNoIDThatIsNone(t *testing.T) {
+	second := id[:63] + "2"
+	host, asked := engine(t, []map[string]any{{"Id": string(id), "State": "paused"}, {"Id": "../../etc", "State": "running"}, {"Id": string(second), "State": "created"}})
 	e, err := docker.New(host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
 	got, err := e.Labelled(t.Context(), "taskrole")
-	if d := cmp.Diff([]container.ID{id}, got); d != "" || err != nil {
+	if d := cmp.Diff([]docker.Labelled{{ID: id, Running: true}, {ID: second}}, got); d != "" || err != nil {
 		t.Error(err, d)
 	}
-	if q := (*asked)[len(*asked)-1]; !strings.Contains(q, "label") || strings.Contains(q, "all=") {
-		t.Errorf("asked %s; want the label, and only those that run", q)
+	if q := (*asked)[len(*asked)-1]; !strings.Contains(q, "label") || !strings.Contains(q, "all=1") {
+		t.Errorf("asked %s; want the label, and also those that do not run", q)
 	}
 }
 
@@ -141,6 +141,30 @@ func TestPIDIsOfThisContainerAndOnlyWhileItRuns(t *testing.T) {
 		pid, err := e.PID(t.Context(), id)
 		if pid != c.pid || fault.CodeOf(err) != c.code {
 			t.Errorf("%s: %d, %v", name, pid, err)
+		}
+	}
+}
+
+func TestHookedIsWhoAsksByAnotherWay(t *testing.T) {
+	inspected := func(config, host string) string {
+		return `{"Id":"` + string(id) + `","Config":` + config + `,"HostConfig":` + host + `}`
+	}
+	for name, c := range map[string]struct {
+		body string
+		want bool
+		code fault.Code
+	}{
+		"plain":    {inspected(`{"Env":["PATH=/bin","MY_TASKROLE=x"]}`, `{"DeviceRequests":[{"Driver":"cdi","DeviceIDs":["nvidia.com/gpu=0"]}],"Devices":[{"PathOnHost":"/dev/kvm"}]}`), false, ""},
+		"cdi":      {inspected(`{}`, `{"DeviceRequests":[{"Driver":"cdi","DeviceIDs":["nvidia.com/gpu=0","taskrole/role=reader"]}]}`), true, ""},
+		"device":   {inspected(`{}`, `{"Devices":[{"PathOnHost":"taskrole/role=reader"}]}`), true, ""},
+		"variable": {inspected(`{"Env":["TASKROLE=reader"]}`, `{}`), true, ""},
+		"half":     {`{"Id":"` + string(id) + `","Config":{}}`, false, fault.EngineUnreachable},
+		"another":  {strings.Replace(inspected(`{}`, `{}`), string(id), string(id[:63])+"2", 1), false, fault.EngineUnreachable},
+	} {
+		e, _ := running(t, http.StatusOK, c.body)
+		got, err := e.Hooked(t.Context(), id)
+		if got != c.want || fault.CodeOf(err) != c.code {
+			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 }

@@ -45,6 +45,8 @@ type Race struct {
 	// First is the role that the first answer named, FirstSeconds after the process began.
 	First        string  `json:"first"`
 	FirstSeconds float64 `json:"first_seconds"`
+	// Unanswered is how many questions before that had no answer.
+	Unanswered int `json:"unanswered"`
 	// Others is how many answers named another role than the wanted one.
 	Others int `json:"others"`
 	// Seconds from the process's beginning to the first answer with the wanted role.
