@@ -3,6 +3,7 @@ package ec2
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"taskrole/internal/container"
+	"taskrole/lab/ec2/engineroot"
 )
 
 // ErrNetwork means that the engine cannot connect a container in the way that was asked for.
@@ -63,8 +65,24 @@ func (d *Docker) ctrArgs(ctx context.Context, c Container) ([]string, error) {
 	for _, host := range slices.Sorted(maps.Keys(c.Files)) {
 		args = append(args, "--mount=type=bind,src="+host+",dst="+c.Files[host]+",options=rbind:ro")
 	}
+	for _, o := range c.Options {
+		args = append(args, strings.Replace(o, "--cap-drop=", "--cap-drop=CAP_", 1))
+	}
 	args = append(args, d.rootOf(c.Image), c.Name)
 	return append(append(args, d.entries[c.Image]...), c.Args...), nil
+}
+
+// ExecIn runs a command in a running container. Where the client can do that, env is added to the environment; ctr
+// gives the command what the container was started with.
+func (d *Docker) ExecIn(ctx context.Context, name string, env []string, args ...string) (Result, error) {
+	if d.plan.Kind == engineroot.Containerd {
+		return d.exec(ctx, nil, append([]string{"task", "exec", "--exec-id=" + rand.Text(), name}, args...)...)
+	}
+	words := []string{"exec"}
+	for _, kv := range env {
+		words = append(words, "--env="+kv)
+	}
+	return d.exec(ctx, nil, append(append(words, name), args...)...)
 }
 
 // ctrNetwork is how ctr is told; it makes a namespace with lo alone when told nothing.

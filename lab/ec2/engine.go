@@ -38,7 +38,7 @@ type Container struct {
 	Role string
 	// Way is how the container comes to taskrole; empty is a plain container that knows nothing of it.
 	Way container.Way
-	// Options are further options of docker run. The namespace engine has none.
+	// Options are further options of docker run; ctr knows --cap-drop of them. The namespace engine has none.
 	Options []string
 	// Detach returns from Run as soon as the container has started. It then lives until it ends by itself or the
 	// engine is closed.

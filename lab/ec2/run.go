@@ -54,6 +54,9 @@ func (d *Docker) Run(ctx context.Context, c Container) (Result, error) {
 		}
 	}
 	r, err := d.Exec(ctx, args...)
+	if d.plan.Kind == engineroot.Containerd && c.Detach && r.Exit == 0 {
+		r.Stdout = []byte(c.Name + "\n") // the name is the id
+	}
 	if ctx.Err() != nil {
 		// The client is dead, the container is not.
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience)

@@ -466,11 +466,7 @@ func (w *world) must(tb testing.TB, args ...string) string {
 // exec runs the probe in a running container, as a person's shell would: without the variables a way in adds.
 func (w *world) exec(tb testing.TB, id string, args ...string) ec2.Result {
 	tb.Helper()
-	words := []string{"exec"}
-	for _, kv := range w.environment() {
-		words = append(words, "--env="+kv)
-	}
-	r, err := w.docker.Exec(tb.Context(), append(append(words, id, "/probe"), args...)...)
+	r, err := w.docker.ExecIn(tb.Context(), id, w.environment(), append([]string{"/probe"}, args...)...)
 	if err != nil {
 		tb.Fatal(err)
 	}
