@@ -1,19 +1,25 @@
 package endpoint_test
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"taskrole/internal/address"
 	"taskrole/internal/endpoint"
+	"taskrole/internal/secret"
 )
 
 // setting is a deadline that is set: at is when, since the beginning, and in is how long until it passes.
@@ -231,4 +237,74 @@ func TestCloseWriteReachesTheConnection(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Errorf("the other way: %d bytes, %v", n, err)
 	}
+}
+
+// silent takes an answer and keeps nothing of it.
+type silent struct{ header http.Header }
+
+func (s silent) Header() http.Header         { return s.header }
+func (s silent) Write(b []byte) (int, error) { return len(b), nil }
+func (s silent) WriteHeader(int)             {}
+
+func TestAnAnswerFromMemoryMakesNoGarbage(t *testing.T) {
+	c := theCredentials()
+	h := endpoint.New(endpoint.Options{Role: "app", RoleARN: theRole, Credentials: func() (secret.Credentials, error) { return c, nil }})
+	local := net.TCPAddrFromAddrPort(address.ECS)
+	r := (&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/v2/credentials/app"}, Host: "169.254.170.2"}).
+		WithContext(contextWithLocal(t.Context(), local))
+	w := silent{http.Header{}}
+	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n > 0 {
+		t.Errorf("%v allocations for an answer", n)
+	}
+	if w.header.Get("Content-Length") == "" {
+		t.Error("there was no answer")
+	}
+}
+
+// Many requests of every kind on one connection, over a rotation and pauses in which deadlines pass that no longer hold.
+func TestR16OneConnectionServesManyRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := theCredentials()
+		var mu sync.Mutex // guards c
+		o := endpoint.Options{Role: "app", RoleARN: theRole, Credentials: func() (secret.Credentials, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return c, nil
+		}}
+		p := &pipes{t: t, conns: make(chan net.Conn), local: net.TCPAddrFromAddrPort(address.ECS)}
+		stop := serve(p, endpoint.New(o))
+		conn := p.dial()
+		in := bufio.NewReader(conn)
+		for i := range 200 {
+			method := []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodGet}[i%4]
+			if i == 100 {
+				mu.Lock()
+				c.AccessKeyID, c.Expires = "ASIANEXT", time.Now().Add(24*time.Hour)
+				mu.Unlock()
+			}
+			body := "\r\n"
+			if method == http.MethodPost {
+				body = "Content-Length: 3\r\n\r\nabc"
+			}
+			_, _ = io.WriteString(conn, method+" /v2/credentials/app HTTP/1.1\r\nHost: 169.254.170.2\r\n"+body)
+			r, err := http.ReadResponse(in, &http.Request{Method: method})
+			if err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
+			b, err := io.ReadAll(r.Body)
+			_ = r.Body.Close()
+			want := "ASIAEXAMPLE"
+			if i >= 100 {
+				want = "ASIANEXT"
+			}
+			if err != nil || r.Close || method == http.MethodGet && !strings.Contains(string(b), want) {
+				t.Fatalf("request %d, %s: %d %s, %v", i, method, r.StatusCode, b, err)
+			}
+			time.Sleep([]time.Duration{0, time.Second, 11 * time.Second, 59 * time.Second}[i%4])
+		}
+		_ = conn.Close()
+		close(p.conns)
+		stop()
+		time.Sleep(time.Second) // net/http does after CloseWrite
+	})
 }
