@@ -20,6 +20,9 @@ func main() {
 			return agent.Run(ctx, agent.Options{ConfigPath: path, Logger: logger, Reload: reload})
 		},
 		Describe: agent.Roles,
+		Audit: func(ctx context.Context, q cli.AuditQuery, out io.Writer) error {
+			return doctor.Audit(ctx, doctor.AuditQuery(q), out)
+		},
 		Doctor: func(ctx context.Context, q cli.DoctorQuery, out io.Writer) error {
 			return doctor.Run(ctx, doctor.Query(q), out)
 		},

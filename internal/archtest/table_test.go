@@ -23,7 +23,7 @@ var house = []floor{
 		{"cli", "companion config control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant " +
 			"hostimds instance netns policy secret systemd taskmeta"},
-		{"doctor", "config container control diagnose engine/docker facts fault policy"},
+		{"doctor", "audit config container control diagnose engine/docker facts fault policy table"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
 		{"launch", "cdispec config control fault"},
@@ -55,6 +55,7 @@ var house = []floor{
 		{"terminal", ""},
 	}},
 	{"1 rules: values in, values out", []row{
+		{"audit", "diagnose"},
 		{"cdispec", "address fault ociedit"},
 		{"config", "arn container fault instance policy"},
 		{"envfile", "fault secret"},

@@ -35,6 +35,8 @@ type Options struct {
 	Agent  Agent // what "taskrole agent" runs
 	// Doctor is what "taskrole doctor" runs.
 	Doctor Doctor
+	// Audit is what "taskrole audit" runs.
+	Audit Audit
 	// Describe says of a configuration what its agent would say of its roles.
 	Describe func(*config.Config) []control.Role
 }
@@ -79,7 +81,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newSetup(o),
+	root.AddCommand(newAgent(o), newAudit(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newSetup(o),
 		newVersion(o))
 	return root
 }

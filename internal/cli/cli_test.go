@@ -50,6 +50,8 @@ func TestWrongWordsAreUsage(t *testing.T) {
 		{"agent", "--log-level", "loud"},
 		{"config", "chekc"},
 		{"config", "check", "a", "b"},
+		{"audit", "x"},
+		{"audit", "--json", "--sarif"},
 		{"doctor", "a", "b"},
 		{"doctor", "a", "--pid=1"},
 		{"version", "x"},
@@ -69,7 +71,7 @@ func TestWrongWordsAreUsage(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, args := range [][]string{{}, {"agent"}, {"config", "check"}, {"doctor"}, {"exec"}, {"run"}, {"version"}, {"roles"}, {"env"}} {
+	for _, args := range [][]string{{}, {"agent"}, {"audit"}, {"config", "check"}, {"doctor"}, {"exec"}, {"run"}, {"version"}, {"roles"}, {"env"}} {
 		r := run(t, answer(nil), append(args, "--help")...)
 		if r.code != fault.ExitOK || !strings.Contains(r.stdout, "Examples:\n  taskrole") {
 			t.Errorf("taskrole %q --help: exit %d, stdout %q", args, r.code, r.stdout)

@@ -116,3 +116,17 @@ func Recorded(lines []secret.Value, f *diagnose.Facts) {
 	}
 	environment(plain, f)
 }
+
+// keyRE is an access key id in a text.
+var keyRE = regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{12,28}\b`)
+
+// KeyIDs returns the access key ids in a text, masked.
+func KeyIDs(text secret.Value) []diagnose.Var {
+	var found []diagnose.Var
+	for _, id := range keyRE.FindAllString(text.Reveal(), -1) {
+		v := diagnose.Var{Length: len(id)}
+		v.Kind, v.Masked = diagnose.Mask(id)
+		found = append(found, v)
+	}
+	return found
+}

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,7 +14,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"taskrole/internal/container"
+	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
 )
 
@@ -168,6 +172,58 @@ func TestDoctorByProcessNumber(t *testing.T) {
 	if d.Role != "reader" || len(d.Chains) != 1 || d.Chains[0].SDK != "go-v2" || d.Chains[0].Source != "container endpoint" {
 		t.Errorf("%+v, want the chain of Go v2 alone, and the role reader", d)
 	}
+}
+
+// TestAuditListsWhoHasWhat: containers, running and not, and images, with their history.
+func TestAuditListsWhoHasWhat(t *testing.T) {
+	w := use(t, worlds["docker-28.5"])
+	w.prepare(t)
+	long := []string{"AWS_ACCESS_KEY_ID=" + theAKIA, session[1]}
+	for _, i := range []injected{
+		{name: "audit keys", c: with(long...)},
+		{name: "audit role", c: ec2.Container{Role: "reader", Network: ec2.NetworkNone}},
+		{name: "audit host", c: with()},
+		{name: "audit file", c: ec2.Container{Network: ec2.NetworkNone, Env: []string{"HOME=/root"}}, mount: map[string]string{"/root/.aws/credentials": "session"}},
+	} {
+		w.inject(t, i)
+	}
+	// One whose command holds a key, and an image of it: the key is in the image's history for good.
+	w.must(t, "create", "--name=doctor-audit-made", "--network=none", "--env="+session[0], "probe", "env", theAKIA)
+	t.Cleanup(func() { w.remove(t, "doctor-audit-made") })
+	w.must(t, "commit", "--change=ENV AWS_ACCESS_KEY_ID="+theAKIA, "doctor-audit-made", "audit-image")
+	t.Cleanup(func() { _, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "rmi", "audit-image") })
+
+	out, exit := w.askDoctor(t, "audit", "--json", "--config", w.configPath())
+	var list struct {
+		Holdings []struct{ Kind, Name, Rule, Identity, How string }
+	}
+	check(t, json.Unmarshal(out, &list))
+	var got []string
+	for _, h := range list.Holdings {
+		if strings.Contains(h.Name, "audit") {
+			got = append(got, strings.Join([]string{h.Rule, h.Kind, strings.TrimPrefix(h.Name, "doctor-"), h.Identity}, " "))
+		}
+	}
+	want := []string{
+		"long-lived-key container audit-keys AKIA…5678", "long-lived-key image audit-image:latest AKIA…5678", "long-lived-key image audit-image:latest AKIA…5678",
+		"temporary-key container audit-file ASIA…1234", "temporary-key container audit-made ASIA…1234",
+		"host-role container audit-host " + cloud.InstanceRole, "host-role container audit-keys " + cloud.InstanceRole,
+		"task-role container audit-role reader",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || exit != 1 {
+		t.Errorf("exit %d, %s\n%s", exit, diff, out)
+	}
+	sarif, _ := w.askDoctor(t, "audit", "--sarif", "--config", w.configPath())
+	people, _ := w.askDoctor(t, "audit", "--config", w.configPath())
+	for _, text := range [][]byte{out, sarif, people} {
+		if bytes.Contains(text, []byte(theSecret)) || bytes.Contains(text, []byte(theAKIA)) || bytes.Contains(text, []byte(theToken)) {
+			t.Errorf("a secret or a whole key id is in the audit: %s", text)
+		}
+	}
+	if !bytes.Contains(sarif, []byte(`"version": "2.1.0"`)) || !bytes.Contains(sarif, []byte(`"uri": "image/audit-image:latest"`)) {
+		t.Errorf("SARIF: %s", sarif)
+	}
+	t.Logf("taskrole audit:\n%s", people)
 }
 
 // TestDoctorOfTheHost: the agent, the configuration and the engine.

@@ -9,6 +9,7 @@ import (
 	"taskrole/internal/fault"
 	"taskrole/internal/secret"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 )
 
@@ -38,7 +39,7 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (Inspected, error) {
 	defer cancel()
 	r, err := e.api.ContainerInspect(ctx, ref, client.ContainerInspectOptions{})
 	if err != nil {
-		if isNotFound(err) {
+		if errdefs.IsNotFound(err) {
 			return Inspected{}, fault.Wrap(err, fault.NotFound, fmt.Sprintf("the engine at %s has no container %q", e.host, ref),
 				`"docker ps --all" lists what there is; "--pid" looks at a process of any engine`)
 		}
@@ -68,9 +69,4 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (Inspected, error) {
 		i.Mounts = append(i.Mounts, Mount{Source: m.Source, Destination: m.Destination})
 	}
 	return i, nil
-}
-
-// isNotFound recognises the engine's answer 404 without another library.
-func isNotFound(err error) bool {
-	return strings.Contains(strings.ToLower(err.Error()), "no such container")
 }
