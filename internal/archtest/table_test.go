@@ -26,7 +26,7 @@ var house = []floor{
 		{"doctor", "audit config container control diagnose engine/docker facts fault policy table"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
-		{"launch", "cdispec config control fault"},
+		{"launch", "cdispec companion config control fault"},
 		{"setup", "cdispec config durable fault jsontext"},
 		{"shim", "cdispec container durable fault ociedit"},
 	}},

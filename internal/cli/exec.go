@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -71,7 +72,7 @@ func newCompanion(o Options) *cobra.Command {
 		Use: companionVerb, Short: "Serve a command that taskrole became", Hidden: true,
 		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newCredentialsCompanion(o))
+	c.AddCommand(newCredentialsCompanion(o), newAgentCompanion(o))
 	return c
 }
 
@@ -90,11 +91,7 @@ func newCredentialsCompanion(o Options) *cobra.Command {
 			if !serve {
 				return companion.Detach(credentialsCompanion(configPath, args[0], verbose, "--serve")...)
 			}
-			level := "error"
-			if verbose {
-				level = "warn"
-			}
-			logger, err := newLogger(o.Stderr, level)
+			logger, err := companionLogger(o, verbose)
 			if err != nil {
 				return err
 			}
@@ -103,8 +100,22 @@ func newCredentialsCompanion(o Options) *cobra.Command {
 			})
 		},
 	}
-	configFlag(c, &configPath)
-	c.Flags().BoolVar(&serve, "serve", false, "be the companion, not its starter")
-	c.Flags().BoolVar(&verbose, "verbose", false, "log to stderr")
+	companionFlags(c, &configPath, &serve, &verbose)
 	return c
+}
+
+// companionFlags are those of every companion.
+func companionFlags(c *cobra.Command, configPath *string, serve, verbose *bool) {
+	configFlag(c, configPath)
+	c.Flags().BoolVar(serve, "serve", false, "be the companion, not its starter")
+	c.Flags().BoolVar(verbose, "verbose", false, "log to stderr")
+}
+
+// companionLogger logs what goes wrong, where somebody wants to know it.
+func companionLogger(o Options, verbose bool) (*slog.Logger, error) {
+	level := "error"
+	if verbose {
+		level = "warn"
+	}
+	return newLogger(o.Stderr, level)
 }

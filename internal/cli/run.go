@@ -3,10 +3,13 @@ package cli
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"taskrole/internal/companion"
 	"taskrole/internal/fault"
 	"taskrole/internal/launch"
 )
@@ -24,6 +27,10 @@ input are docker's.
 
 Whether the container may have the role is decided when it starts. Arguments that say
 something else than the role are refused before.
+
+Where no agent runs, root needs none: taskrole keeps an agent of its own in the
+background, by the same configuration file, until the last container that was started
+so has ended.
 
 Exit status: that of docker run; 125, which docker run has too for a container that did
 not start, if taskrole itself refuses.`,
@@ -48,7 +55,37 @@ not start, if taskrole itself refuses.`,
 }
 
 func runRun(ctx context.Context, o Options, l launch.Options) error {
-	l.Env, l.Exec = os.Environ(), syscall.Exec
+	absolute, err := filepath.Abs(l.ConfigPath) // the companion is elsewhere
+	if err != nil {
+		return fault.As(err)
+	}
+	l.Env, l.UID, l.Exec = os.Environ(), os.Geteuid(), syscall.Exec
+	l.Companion = agentCompanion(absolute, l.Verbose)
 	l.Stderr, _ = o.Stderr.(*os.File)
 	return launch.Run(ctx, l)
+}
+
+// agentCompanion are the words that lead to newAgentCompanion.
+func agentCompanion(configPath string, verbose bool, more ...string) []string {
+	return append([]string{companionVerb, "agent", "--config=" + configPath, "--verbose=" + strconv.FormatBool(verbose)}, more...)
+}
+
+func newAgentCompanion(o Options) *cobra.Command {
+	var configPath string
+	var serve, verbose bool
+	c := &cobra.Command{
+		Use: "agent", Short: "Be the agent of containers where none runs", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !serve {
+				return companion.Detach(agentCompanion(configPath, verbose, "--serve")...)
+			}
+			logger, err := companionLogger(o, verbose)
+			if err != nil {
+				return err
+			}
+			return launch.Keep(c.Context(), launch.KeepOptions{ConfigPath: configPath, Agent: launch.Agent(o.Agent), Logger: logger})
+		},
+	}
+	companionFlags(c, &configPath, &serve, &verbose)
+	return c
 }

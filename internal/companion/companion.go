@@ -20,6 +20,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -64,7 +66,7 @@ func Start(ctx context.Context, log *os.File, ready any, args ...string) error {
 	}
 	defer r.Close()                                   //nolint:errcheck // only read from
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // this program itself
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", environment(os.Environ())
 	cmd.ExtraFiles = []*os.File{w, self.File()}
 	if log != nil {
 		cmd.Stderr = log
@@ -78,6 +80,14 @@ func Start(ctx context.Context, log *os.File, ready any, args ...string) error {
 	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	return receive(r, ready)
+}
+
+// environment is the companion's: what a service manager gave to the caller, and so to the command, is not for it.
+func environment(caller []string) []string {
+	return slices.DeleteFunc(caller, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "JOURNAL_STREAM"}, name)
+	})
 }
 
 // receive reads a report.
@@ -171,6 +181,19 @@ func (a *Attendance) Ready(what any) error {
 		return fault.As(fmt.Errorf("make the report: %w", err))
 	}
 	return a.say(report{Ready: b})
+}
+
+// Hush ends the log. A companion that outlives the command must not hold its stderr open: a pipe would not end.
+func (a *Attendance) Hush() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fault.As(err)
+	}
+	defer null.Close() //nolint:errcheck // nothing was written
+	if err := syscall.Dup3(int(null.Fd()), int(os.Stderr.Fd()), 0); err != nil {
+		return fault.As(fmt.Errorf("close the log: %w", err))
+	}
+	return nil
 }
 
 // Failed tells Start why there will be no companion.

@@ -54,3 +54,14 @@ func against(f flag, role string, w way) (what, hint string) {
 	}
 	return "", ""
 }
+
+// comesBack says whether the engine may start the container again after it ended.
+func comesBack(flags []flag) bool {
+	restarts := false
+	for _, f := range flags { // the last one counts
+		if f.name == "restart" {
+			restarts = f.value != "" && f.value != "no"
+		}
+	}
+	return restarts
+}

@@ -11,11 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"taskrole/internal/config"
-	"taskrole/internal/control"
 	"taskrole/internal/fault"
 )
 
@@ -31,6 +29,9 @@ type Options struct {
 	Env        []string // of the caller
 	Verbose    bool     // say what is done
 	Stderr     *os.File
+	UID        int // effective one of the caller
+	// Companion are the words by which this program calls Keep.
+	Companion []string
 	// Exec becomes the engine's command line: syscall.Exec.
 	Exec func(path string, argv, env []string) error
 }
@@ -51,8 +52,13 @@ func Run(ctx context.Context, o Options) error {
 	if _, ok := errors.AsType[config.Problems](err); err != nil && !ok {
 		return err
 	}
-	if err := known(ctx, o, cfg, err); err != nil {
+	m, err := meet(ctx, o, cfg, err)
+	if err != nil {
 		return err
+	}
+	if m.missing && comesBack(flags) {
+		return fault.New(fault.ArgumentsContradict, "--restart needs an agent that stays, and none runs: this one ends with the container",
+			"start the agent (systemctl start taskrole), or leave --restart out")
 	}
 	f, err := ask(ctx, o.Engine, path, o.Env)
 	if err != nil {
@@ -64,6 +70,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if err := contradiction(flags, o.Role, w); err != nil {
+		return err
+	}
+	if err := m.accompany(ctx, o, socketOf(cfg)); err != nil {
 		return err
 	}
 	o.explain(w)
@@ -82,49 +91,4 @@ func (o Options) explain(w way) {
 		fmt.Fprintln(o.Stderr, "taskrole: note: by label the role comes some milliseconds after the container's first process, "+
 			"whose first request may get the host's role or none; register the runtime or use CDI to have no such race")
 	}
-}
-
-// socketOf and cdiDir are the usual ones where the configuration cannot be read: an agent may run all the same.
-func socketOf(cfg *config.Config) string {
-	if cfg == nil {
-		return config.DefaultSocket
-	}
-	return cfg.Socket
-}
-
-func cdiDir(cfg *config.Config) string {
-	if cfg == nil {
-		return config.DefaultCDIDir
-	}
-	return cfg.CDI.Dir
-}
-
-// known makes sure that the agent is there and knows the role. Who is not root cannot ask it; then the configuration
-// is asked, if he may read that, and else the agent says so itself when the container starts.
-func known(ctx context.Context, o Options, cfg *config.Config, cfgErr error) error {
-	socket := socketOf(cfg)
-	roles, err := control.Roles(ctx, socket)
-	switch code := fault.CodeOf(err); {
-	case err == nil:
-		return knownTo(roles, socket, o.Role)
-	case code == fault.PermissionDenied && cfg != nil:
-		_, err := cfg.Role(o.Role)
-		return err
-	case code == fault.PermissionDenied:
-		return nil
-	case code == fault.AgentUnreachable && cfg == nil:
-		return fault.Wrap(cfgErr, fault.AgentUnreachable, fmt.Sprintf("no agent answers at %s, and %s cannot be used", socket, o.ConfigPath),
-			fmt.Sprintf(`write it ("taskrole config check %s" says what is wrong), and start the agent`, o.ConfigPath))
-	}
-	return err
-}
-
-// knownTo looks for the role among the agent's, with the words of the configuration, which offer the nearest names.
-func knownTo(roles []control.Role, socket, name string) error {
-	c := config.Config{Path: "the agent at " + filepath.Clean(socket)}
-	for _, r := range roles {
-		c.Roles = append(c.Roles, config.Role{Name: r.Name})
-	}
-	_, err := c.Role(name)
-	return err
 }

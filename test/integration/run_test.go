@@ -3,11 +3,15 @@
 package integration
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"taskrole/internal/container"
 	"taskrole/lab/cloud"
@@ -112,4 +116,96 @@ func TestRunIsDockerRun(t *testing.T) {
 	if exit != 7 || out != "typed" || !strings.Contains(said, "--label=taskrole=other\n") {
 		t.Errorf("exit %d, stdout %q, stderr %q", exit, out, said)
 	}
+}
+
+// unattended is the instance without an agent, and without what one leaves. The end of the test brings the agent back.
+func (w *world) unattended(tb testing.TB) (config string) {
+	tb.Helper()
+	config = w.shared(tb, w.config())
+	if err := w.stopAgent(syscall.SIGTERM); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 30*time.Second)
+		defer cancel()
+		if err := w.startAgent(ctx); err != nil {
+			tb.Errorf("start the agent again: %v", err)
+		}
+	})
+	for _, name := range []string{"cdi/taskrole.json", "run/imds-token.key"} {
+		if err := os.Remove(filepath.Join(w.dir, name)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return config
+}
+
+// nothingLeft waits until what a companion of config brought is gone.
+func (w *world) nothingLeft(t *testing.T, config string) {
+	t.Helper()
+	eventually(t, func() error {
+		for _, name := range []string{"cdi/taskrole.json", "run/imds-token.key", "run/run.lock", "run/agent.sock"} {
+			if _, err := os.Lstat(filepath.Join(w.dir, name)); err == nil {
+				return fmt.Errorf("%s is left", name)
+			}
+		}
+		return noCompanion(config)
+	})
+}
+
+// noCompanion looks for processes.
+func noCompanion(config string) error {
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range all {
+		if words, err := os.ReadFile(file); err == nil && bytes.Contains(words, []byte("taskrole\x00companion\x00")) && bytes.Contains(words, []byte(config)) {
+			return fmt.Errorf("%s is left: %q", file, words)
+		}
+	}
+	return err
+}
+
+func TestRunWithoutAnAgent(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		config := w.unattended(t)
+		if _, said, exit := w.atEngine(t, append(ours(config, "reader"), w.plain("--restart=always")...)...); exit != 125 || !strings.Contains(said, "[arguments-contradict]") {
+			t.Errorf("a container that comes back: exit %d, %s", exit, said)
+		}
+		if _, said, exit := w.atEngine(t, append(ours(config, "raeder"), w.plain()...)...); exit != 125 || !strings.Contains(said, "did you mean reader?") {
+			t.Errorf("unknown role: exit %d, %s", exit, said)
+		}
+		w.nothingLeft(t, config)
+		out, said, exit := w.atEngine(t, append(ours(config, "reader"), w.plain()...)...)
+		who := whoAmI(t, ec2.Result{Exit: exit, Stdout: []byte(out), Stderr: []byte(said)})
+		if !strings.Contains(who.ARN, ":assumed-role/"+cloud.TaskReader+"/reader-") || !strings.Contains(said, "no agent runs: one of its own is kept") {
+			t.Errorf("the container is %q (%s), %s", who.ARN, who.Errors.First(), said)
+		}
+		w.nothingLeft(t, config)
+		if out, said, exit := w.atEngine(t, append(ours(config, "keeper"), w.plain()...)...); exit == 0 || out != "" || !strings.Contains(said, "[role-not-allowed]") {
+			t.Errorf("refused by policy: exit %d, %s%s", exit, out, said)
+		}
+		w.nothingLeft(t, config)
+	})
+}
+
+// TestTwoRunsWithoutAnAgentShareOne: the second container finds the first one's agent, and keeps it.
+func TestTwoRunsWithoutAnAgentShareOne(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		config := w.unattended(t)
+		for _, name := range []string{"first", "second"} { // docker run -d ends at once, and its container stays
+			if out, said, exit := w.atEngine(t, append(append(ours(config, "reader"), w.plain("--detach", "--name="+name)...), "sleep", "2m")...); exit != 0 {
+				t.Fatalf("%s: exit %d, %s%s", name, exit, out, said)
+			}
+		}
+		t.Cleanup(func() { _, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "rm", "-f", "first", "second") })
+		for _, gone := range []string{"first", "second"} {
+			if l := w.attached(t); len(l) == 0 {
+				t.Fatalf("before the end of %s nobody has a role", gone)
+			}
+			if r := w.exec(t, "second", "keys"); r.Exit != 0 || !strings.Contains(string(r.Stdout), "ASIA") {
+				t.Errorf("the second container before the end of %s: exit %d, %s", gone, r.Exit, r.Stderr)
+			}
+			w.must(t, "rm", "-f", gone)
+		}
+		w.nothingLeft(t, config)
+	})
 }
