@@ -229,21 +229,35 @@ func (d *Docker) supervise() error {
 
 // await waits until the daemon answers.
 func (d *Docker) await(ctx context.Context) error {
-	select {
-	case r, ok := <-d.reports:
-		if !ok {
-			return errors.New("the engine's supervisor ended without a word")
-		}
-		if r.Error != "" {
-			return errors.New(r.Error)
-		}
-		d.cli = r.CLI
-	case <-ctx.Done():
-		return ctx.Err()
+	cli, err := d.report(ctx)
+	if err != nil {
+		return err
 	}
+	d.cli = cli
 	if err := d.enter(); err != nil {
 		return err
 	}
+	return d.answers(ctx)
+}
+
+// report waits until the supervisor has started the daemon, and returns where its client is.
+func (d *Docker) report(ctx context.Context) (cli string, _ error) {
+	select {
+	case r, ok := <-d.reports:
+		if !ok {
+			return "", errors.New("the engine's supervisor ended without a word")
+		}
+		if r.Error != "" {
+			return "", errors.New(r.Error)
+		}
+		return r.CLI, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// answers waits until the daemon that has been started answers.
+func (d *Docker) answers(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -262,6 +276,21 @@ func (d *Docker) await(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// Restart stops the daemon as a service manager does, starts it again, and waits until it answers. Its containers end
+// with it; those that have a restart policy come back.
+func (d *Docker) Restart(ctx context.Context) error {
+	if err := unix.Kill(d.pid, engineroot.RestartSignal); err != nil {
+		return fmt.Errorf("restart docker: %w", err)
+	}
+	if _, err := d.report(ctx); err != nil {
+		return fmt.Errorf("restart docker: %w", err)
+	}
+	if err := d.answers(ctx); err != nil {
+		return fmt.Errorf("restart docker: %w", err)
+	}
+	return nil
 }
 
 // enter makes the thread on which the docker client is started: inside the engine's mounts, because the client

@@ -11,10 +11,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"taskrole/internal/container"
 	"taskrole/lab/cloud"
@@ -308,6 +310,74 @@ func TestEngineThatGoesAwayIsFoundAgain(t *testing.T) {
 		defer d.shut()
 		w.becomes(t, missed, container.WayLabel, cloud.TaskWriter)
 		w.becomes(t, w.labelled(t, "reader"), container.WayLabel, cloud.TaskReader) // events come again
+	})
+}
+
+// TestLabelledContainerComesBackWithItsEngine: the engine is restarted as an upgrade does, and starts the container
+// again before it answers anybody.
+func TestLabelledContainerComesBackWithItsEngine(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		words := []string{"run", "--detach", "--restart=always", "--label=taskrole=reader"}
+		for _, kv := range w.environment() {
+			words = append(words, "--env="+kv)
+		}
+		id := w.must(t, append(words, "probe", "sleep", "10m")...)
+		defer w.must(t, "rm", "-f", id)
+		w.becomes(t, id, container.WayLabel, cloud.TaskReader)
+		before := w.pid(t, id)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := w.docker.Restart(ctx); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			if pid := w.must(t, "inspect", "--format={{.State.Pid}}", id); pid == "0" || pid == strconv.Itoa(before) {
+				return errors.New("the engine has not started the container again")
+			}
+			return nil
+		})
+		w.becomes(t, id, container.WayLabel, cloud.TaskReader)
+		w.becomes(t, w.labelled(t, "writer"), container.WayLabel, cloud.TaskWriter) // events come again
+	})
+}
+
+// TestQuickLabelledContainersLeaveNothing: starts and ends in parallel, a container that the engine starts over and over,
+// and one that is killed.
+func TestQuickLabelledContainersLeaveNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		eventually(t, func() error { return w.idle(t) })
+		files, namespaces := w.open(t, ""), w.open(t, "net:[")
+		loop := w.must(t, "run", "--detach", "--restart=always", "--label=taskrole=writer", "--network=none", "probe", "sleep", "0s")
+		const hands, each = 4, 3
+		var wg sync.WaitGroup
+		for range hands {
+			wg.Go(func() {
+				for range each {
+					c := ec2.Container{Image: "probe", Network: ec2.NetworkNone, Labels: map[string]string{"taskrole": "reader"}, Args: []string{"race", cloud.TaskReader}}
+					if r, err := w.docker.Run(t.Context(), c); err != nil || r.Exit != 0 {
+						t.Errorf("%v: exit %d, %s", err, r.Exit, r.Stderr)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		w.must(t, "kill", "--signal=KILL", w.labelled(t, "reader"))
+		w.must(t, "rm", "-f", loop)
+		eventually(t, func() error {
+			if err := w.idle(t); err != nil {
+				return err
+			}
+			if n := w.open(t, "net:["); n > namespaces {
+				return fmt.Errorf("%d network namespaces are open, before %d", n, namespaces)
+			}
+			if n := w.open(t, ""); n > files+3 { // connections to the engine and to STS come and go
+				return fmt.Errorf("%d files are open, before %d", n, files)
+			}
+			if n := w.open(t, "pidfd"); n > 0 {
+				return fmt.Errorf("%d pidfds are open", n)
+			}
+			return nil
+		})
 	})
 }
 

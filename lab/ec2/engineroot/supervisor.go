@@ -23,6 +23,10 @@ import (
 // Verb is the first argument with which the supervisor is started; Main is what it then runs.
 const Verb = "engine-root"
 
+// RestartSignal makes the supervisor stop the daemon as a service manager does, and start it again. It reports a second
+// time then.
+const RestartSignal = unix.SIGUSR1
+
 // Path is the search path of everything started in the lab, whatever the caller's is.
 const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -55,8 +59,9 @@ func Main(stdin io.Reader, stdout io.Writer) int {
 		_, _ = io.Copy(io.Discard, in) // ends with the program; what comes is of no interest, only that it ends
 		cancel()
 	}()
-	children := make(chan os.Signal, 1)
+	children, restarts := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
+	signal.Notify(restarts, RestartSignal)
 	// The directory itself can only be removed from outside: in a tree it is a mount point.
 	outside, err := os.OpenFile(filepath.Dir(p.Dir), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -64,7 +69,7 @@ func Main(stdin io.Reader, stdout io.Writer) int {
 		return 1
 	}
 	defer func() { _ = outside.Close() }()
-	s := &supervisor{plan: p, outside: outside, children: children, say: func(r Report) { _ = out.Encode(r) }}
+	s := &supervisor{plan: p, outside: outside, children: children, restarts: restarts, say: func(r Report) { _ = out.Encode(r) }}
 	s.run(ctx)
 	left := s.cleanUp()
 	s.say(Report{Left: left})
@@ -79,20 +84,31 @@ type supervisor struct {
 	outside  *os.File         // the parent of the engine's directory
 	say      func(Report)     // errors are dropped: the parent may be gone
 	children <-chan os.Signal // one of our children ended
+	restarts <-chan os.Signal // the daemon is to end, and to be started again
+	again    bool             // it has been told
 	cgroups  *cgroups
 }
 
 // run starts the daemon and returns once ctx or the daemon has ended; cleanUp ends what is still there.
 func (s *supervisor) run(ctx context.Context) {
-	daemon, cli, err := s.start(ctx)
-	if err != nil {
-		s.say(Report{Error: err.Error()})
-		return
+	d, err := s.start(ctx)
+	for err == nil {
+		var pid int
+		if pid, err = s.startDaemon(d); err != nil {
+			break
+		}
+		s.say(Report{CLI: d.cli})
+		status, ended := s.waitFor(ctx, pid)
+		switch {
+		case !ended:
+			return
+		case s.again:
+			s.again = false
+		default:
+			err = fmt.Errorf("%s ended with status %d\n%s", s.plan.Kind.Program(), status.ExitStatus(), s.complaints())
+		}
 	}
-	s.say(Report{CLI: cli})
-	if status, ended := s.waitFor(ctx, daemon); ended {
-		s.say(Report{Error: fmt.Sprintf("%s ended with status %d\n%s", s.plan.Kind.Program(), status.ExitStatus(), s.complaints())})
-	}
+	s.say(Report{Error: err.Error()})
 	// No SIGTERM: there is nothing to save. The images are in memory, the network is about to vanish, the containers
 	// were removed if the end is an orderly one; and dockerd spends a second on asking its containerd to end.
 }
@@ -113,31 +129,28 @@ func (s *supervisor) waitFor(ctx context.Context, pid int) (_ unix.WaitStatus, e
 		case <-ctx.Done():
 			return 0, false
 		case <-s.children:
+		case <-s.restarts:
+			s.again = unix.Kill(pid, unix.SIGTERM) == nil
 		}
 	}
 }
 
-func (s *supervisor) start(ctx context.Context) (pid int, cli string, err error) {
+func (s *supervisor) start(ctx context.Context) (_ daemon, err error) {
 	// Shims and containers that lose their parents become our children, so that we can wait for them.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return 0, "", fmt.Errorf("become a subreaper: %w", err)
+		return daemon{}, fmt.Errorf("become a subreaper: %w", err)
 	}
 	if err := enterRoot(s.plan); err != nil {
-		return 0, "", err
+		return daemon{}, err
 	}
 	if s.cgroups, err = makeCgroups(s.plan); err != nil {
-		return 0, "", err
+		return daemon{}, err
 	}
-	d, err := s.plan.prepare(ctx)
-	if err != nil {
-		return 0, "", err
-	}
-	pid, err = s.startDaemon(d)
-	return pid, d.cli, err
+	return s.plan.prepare(ctx)
 }
 
 func (s *supervisor) startDaemon(d daemon) (pid int, err error) {
-	log, err := os.OpenFile(s.plan.Log(), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(s.plan.Log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return 0, err
 	}
