@@ -19,7 +19,8 @@ func main() {
 		Agent: func(ctx context.Context, path string, logger *slog.Logger, reload <-chan os.Signal) error {
 			return agent.Run(ctx, agent.Options{ConfigPath: path, Logger: logger, Reload: reload})
 		},
-		Describe: agent.Roles,
+		Describe:    agent.Roles,
+		RemoveGuard: agent.RemoveGuard,
 		Audit: func(ctx context.Context, q cli.AuditQuery, out io.Writer) error {
 			return doctor.Audit(ctx, doctor.AuditQuery(q), out)
 		},

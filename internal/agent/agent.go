@@ -27,6 +27,7 @@ import (
 	"taskrole/internal/durable"
 	"taskrole/internal/endpoint"
 	"taskrole/internal/engine/docker"
+	"taskrole/internal/guard"
 	"taskrole/internal/netns"
 	"taskrole/internal/secret"
 )
@@ -52,6 +53,7 @@ type Agent struct {
 	attacher *attach.Attacher
 	tokens   *endpoint.TokenKey
 	telling  telling
+	guard    *guard.Guard
 	register *register
 	late     *late         // nil where nothing is followed
 	midwife  *midwife      // nil where nothing is followed, or cgroups tell nothing
@@ -79,6 +81,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := a.openGuard(ctx, cfg, a.host); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	if err := a.writeSpec(cfg); err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -91,6 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	found := a.register.alive(a.log)
 	side.Go(func() { a.adopt(ctx, found) })
 	side.Go(func() { a.watchHost(ctx) })
+	side.Go(func() { a.guard.Serve(ctx) })
 	side.Go(func() { a.watchdog(ctx) })
 	if a.late != nil {
 		side.Go(func() { a.late.run(ctx, a.midwife) })

@@ -137,10 +137,13 @@ func (a *Agent) reload(ctx context.Context) error {
 	if cfg.Socket != old.Socket || cfg.Runtime != old.Runtime || cfg.Docker != old.Docker || cfg.Podman != old.Podman || cfg.STS != old.STS || cfg.CDI != old.CDI || cfg.Late != old.Late {
 		return errRestart
 	}
+	if err := a.guard.Set(ctx, guarded(cfg.Guard)); err != nil {
+		return err
+	}
 	a.config.Store(cfg) // before the document: whoever reads of a new role there must find it here
 	if err := a.writeSpec(cfg); err != nil {
 		a.config.Store(old)
-		return err
+		return errors.Join(err, a.guard.Set(ctx, guarded(old.Guard)))
 	}
 	a.telling.configure(cfg)
 	if a.late != nil {

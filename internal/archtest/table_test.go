@@ -21,8 +21,8 @@ var house = []floor{
 	}},
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "companion config control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
-		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant " +
-			"hostimds instance netns policy secret systemd taskmeta"},
+		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
+			"hostimds instance netns nft policy secret systemd taskmeta"},
 		{"doctor", "audit config container control diagnose engine/docker facts fault policy table"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
@@ -35,6 +35,7 @@ var house = []floor{
 		{"broker", "fault grant secret"},
 		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
+		{"guard", "fault nft"},
 		{"control", "container fault secret"},
 		{"companion", "attest fault readiness"},
 		{"taskmeta", "arn container fault"},
@@ -49,6 +50,7 @@ var house = []floor{
 		{"hostimds", "instance"},
 		{"instancerole", "address fault secret"},
 		{"netns", ""},
+		{"nft", "address netns"},
 		{"readiness", ""},
 		{"skl", ""},
 		{"systemd", ""},
@@ -115,6 +117,8 @@ type door struct {
 var doors = []door{
 	{"github.com/aws/", "awssts hostimds lab/probe"},
 	{"github.com/cilium/ebpf", "skl testkit"},
+	{"github.com/google/nftables", "nft"},
+	{"github.com/mdlayher/netlink", "nft"},
 	{"github.com/containerd/errdefs", "engine/docker"},
 	{"github.com/coreos/go-systemd/", "systemd"},
 	{"github.com/moby/moby/", "engine/docker"},
@@ -124,7 +128,7 @@ var doors = []door{
 	{"github.com/spf13/cobra", "cli lab/cli"},
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
-	{"golang.org/x/sys/unix", "attest control facts hook netns readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
+	{"golang.org/x/sys/unix", "attest control facts hook netns nft readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
 		"lab/imds terminal test/bench"},
 	{"golang.org/x/time/", "broker egress"},
 }

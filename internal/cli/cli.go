@@ -39,6 +39,8 @@ type Options struct {
 	Audit Audit
 	// Describe says of a configuration what its agent would say of its roles.
 	Describe func(*config.Config) []control.Role
+	// RemoveGuard is what "taskrole guard remove" does. It says whether there was anything.
+	RemoveGuard func() (bool, error)
 }
 
 // Run runs one command and returns the exit code.
@@ -81,7 +83,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newAudit(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newRoles(o), newRun(o), newSetup(o),
+	root.AddCommand(newAgent(o), newAudit(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newGuard(o), newRoles(o), newRun(o), newSetup(o),
 		newVersion(o))
 	return root
 }

@@ -147,6 +147,17 @@ func TestOneBadValueIsOneProblemAtItsPlace(t *testing.T) {
 		"socket: [x\n":                                     `6:1: this is not YAML: `,
 		"socket: \x00\n":                                   `6:9: this is not text; allowed: UTF-8`,
 		"socket: é\xff\n":                                  `6:10: this is not text; allowed: UTF-8`,
+
+		"guard: on\n":                          `6:8: guard: "on" is no mode of the guard; allowed: off, audit or enforce, or a mapping`,
+		"guard: true\n":                        `6:8: guard: "true" is true or false to YAML`,
+		"guard: []\n":                          `6:8: guard: this is a list`,
+		"guard: {except: [{name: x}]}\n":       `6:8: guard: no mode is given`,
+		"guard: {mode: audit, except: x}\n":    `6:30: guard.except: this is text`,
+		"guard: {mode: audit, except: [{}]}\n": `6:31: guard.except[0]: an exception is one thing`,
+		"guard: {mode: audit, except: [{network: 10.1.2.3/24}]}\n":             `6:41: guard.except[0].network: "10.1.2.3/24" is no network`,
+		"guard: {mode: audit, except: [{network: 0.0.0.0/0}]}\n":               `6:41: guard.except[0].network: "0.0.0.0/0" is no network`,
+		"guard: {mode: audit, except: [{network: 10.1.2.3}]}\n":                `6:41: guard.except[0].network: "10.1.2.3" is no network`,
+		"engines: {docker: none}\nguard: {mode: audit, except: [{name: x}]}\n": `7:1: guard.except: names need an engine`,
 	} {
 		c, err := config.Parse("c.yaml", []byte(good+add))
 		ps, _ := errors.AsType[config.Problems](err)

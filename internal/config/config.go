@@ -31,6 +31,7 @@ type Config struct {
 	Metadata instance.Facts
 	// AskHost allows the agent to ask the host's own instance metadata service.
 	AskHost bool
+	Guard   Guard
 	Roles   []Role // sorted by name, at least one
 }
 
@@ -125,6 +126,7 @@ func defaults(path string) *Config {
 		STS:    STS{CallsPerSecond: DefaultCalls},
 
 		AskHost: true,
+		Guard:   Guard{Mode: GuardOff},
 	}
 }
 

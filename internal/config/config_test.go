@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +37,8 @@ func parse(t *testing.T, text string) *config.Config {
 	return c
 }
 
+var prefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
 func TestTheExampleIsRead(t *testing.T) {
 	path := filepath.Join("..", "..", "examples", "config.yaml")
 	got, err := config.Load(path)
@@ -52,6 +55,9 @@ func TestTheExampleIsRead(t *testing.T) {
 			LocalIPv4: "10.0.0.9", Hostname: "build-7.example.com", MAC: "0e:00:00:00:00:01", Tags: map[string]string{"Name": "build-7"},
 		},
 		AskHost: true,
+		Guard: config.Guard{
+			Mode: config.GuardAudit, Names: []string{"cloudwatch-agent"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.8.7.0/24")},
+		},
 		Roles: []config.Role{
 			{
 				Name: "metrics", ARN: role(t, "arn:aws:iam::123456789012:role/put-metrics"), Session: "{role}-{id}",
@@ -77,7 +83,7 @@ func TestTheExampleIsRead(t *testing.T) {
 			},
 		},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, prefixes); d != "" {
 		t.Errorf("Load (-want +got):\n%s", d)
 	}
 }
@@ -86,13 +92,13 @@ func TestDefaults(t *testing.T) {
 	got := parse(t, "account: 012345678901\nroles: {a: {allow: [any: true]}}\n")
 	want := &config.Config{
 		Path: "c.yaml", Account: "012345678901", Socket: "/run/taskrole/agent.sock", Docker: "unix:///var/run/docker.sock", Late: true,
-		CDI: config.CDI{Dir: "/etc/cdi"}, STS: config.STS{CallsPerSecond: 20}, AskHost: true,
+		CDI: config.CDI{Dir: "/etc/cdi"}, STS: config.STS{CallsPerSecond: 20}, AskHost: true, Guard: config.Guard{Mode: config.GuardOff},
 		Roles: []config.Role{{
 			Name: "a", ARN: role(t, "arn:aws:iam::012345678901:role/a"), Session: "{role}-{id}", Duration: time.Hour,
 			IMDS: config.IMDSv2Only, Inject: config.InjectRelative, Allow: []policy.Rule{{Any: true}},
 		}},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, prefixes); d != "" {
 		t.Errorf("Parse (-want +got):\n%s", d)
 	}
 }
@@ -123,6 +129,26 @@ func TestRegionOf(t *testing.T) {
 	c := parse(t, "account: 123456789012\nregion: eu-west-1\nroles: {a: {allow: [any: true]}, b: {region: us-east-1, allow: [any: true]}}\n")
 	if a, b := c.RegionOf(c.Roles[0]), c.RegionOf(c.Roles[1]); a != "eu-west-1" || b != "us-east-1" || c.Roles[0].Region != "" {
 		t.Errorf("regions = %q, %q, own region of a = %q", a, b, c.Roles[0].Region)
+	}
+}
+
+func TestGuard(t *testing.T) {
+	const roles = "account: 123456789012\nroles: {a: {allow: [any: true]}}\n"
+	for text, want := range map[string]config.Guard{
+		"guard: off":             {Mode: config.GuardOff},
+		"guard: audit":           {Mode: config.GuardAudit},
+		"guard: enforce":         {Mode: config.GuardEnforce},
+		"guard: {mode: audit}":   {Mode: config.GuardAudit},
+		"guard: {mode: \"off\"}": {Mode: config.GuardOff},
+		"guard: {except: [{name: cw*}, {network: 10.1.0.0/16}, {network: 'fd00:1::/64'}], mode: enforce}": {
+			Mode: config.GuardEnforce, Names: []string{"cw*"},
+			Networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")},
+		},
+	} {
+		got := parse(t, roles+text+"\n").Guard
+		if d := cmp.Diff(want, got, prefixes); d != "" {
+			t.Errorf("%s (-want +got):\n%s", text, d)
+		}
 	}
 }
 
@@ -191,13 +217,13 @@ func TestEveryKeyIsInTheManual(t *testing.T) {
 	for _, key := range []string{
 		"account", "region", "socket", "runtime", "cdi.dir", "engines.docker", "engines.podman", "late", "sts.endpoint", "sts.calls_per_second",
 		"roles.NAME", "arn", "session", "duration", "external_id", "policy", "tags", "imds", "egress.services",
-		"egress.endpoints", "allow", "any", "name", "image", "labels",
+		"egress.endpoints", "guard", "guard.mode", "guard.except", "network", "allow", "any", "name", "image", "labels",
 	} {
 		if !strings.Contains(string(manual), "`"+key+"`") {
 			t.Errorf("doc/config.md says nothing of `%s`", key)
 		}
 	}
-	_, err = config.Parse("c", []byte("x: 1\nroles: {a: {x: 1, allow: [{x: 1}], egress: {x: 1}}}\ncdi: {x: 1}\nengines: {x: 1}\nsts: {x: 1}\n"))
+	_, err = config.Parse("c", []byte("x: 1\nroles: {a: {x: 1, allow: [{x: 1}], egress: {x: 1}}}\ncdi: {x: 1}\nengines: {x: 1}\nsts: {x: 1}\nguard: {x: 1, except: [{x: 1}]}\n"))
 	ps, _ := errors.AsType[config.Problems](err)
 	if len(ps) < 6 {
 		t.Fatalf("only %d problems: %v", len(ps), err)

@@ -54,8 +54,12 @@ func (w *walker) config(root *yaml.Node) *Config {
 			})
 		}},
 		{"metadata", func(n *yaml.Node, p string) { w.metadata(c, n, p) }},
+		{"guard", func(n *yaml.Node, p string) { w.guard(c, n, p) }},
 		{"roles", func(n *yaml.Node, _ string) { roles = n }},
 	})
+	if len(c.Guard.Names) > 0 && c.Docker == "" {
+		w.add(seen["guard"], "guard.except", "names need an engine, and engines.docker is none", "networks, or an engine")
+	}
 	switch {
 	case roles != nil:
 		// After all else: a role without arn needs the account, wherever in the file it stands.

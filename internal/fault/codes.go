@@ -28,6 +28,7 @@ const (
 	EmptyURI             Code = "empty-uri"             // AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is set but empty
 	EngineMissing        Code = "engine-missing"        // run: the engine's command line is not installed
 	EngineUnreachable    Code = "engine-unreachable"    // a rule needs the engine's word, and it does not answer
+	GuardFailed          Code = "guard-failed"          // the nftables table cannot be made, or removed
 	HostNetwork          Code = "host-network"          // the container has no network namespace of its own
 	IMDSOff              Code = "imds-off"              // asked for by label, and the role is not served where such a container looks
 	Internal             Code = "internal"              // a bug, or a host in a state we did not foresee
@@ -83,6 +84,7 @@ var codes = map[Code]traits{
 	EmptyURI:             {badRequest, ExitFault},
 	EngineMissing:        {internalError, ExitFault},
 	EngineUnreachable:    {unavailable, ExitFault},
+	GuardFailed:          {internalError, ExitFault},
 	HostNetwork:          {forbidden, ExitFault},
 	IMDSOff:              {forbidden, ExitFault},
 	Internal:             {internalError, ExitFault},
