@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"taskrole/internal/address"
 	"taskrole/internal/attach"
@@ -29,6 +30,7 @@ import (
 // Attach gives a container its role, or a fault: the hook's one question. It owns both files.
 func (a *Agent) Attach(ctx context.Context, r control.AttachRequest, pidfd, ns *os.File) (control.AttachReply, error) {
 	defer a.worked()
+	begun := time.Now()
 	reply, err := a.attach(ctx, r, pidfd, ns)
 	log := a.log.With(slog.String("container_id", r.ID.Short()), slog.String("role", r.Role), slog.String("way", string(r.Way)))
 	if err != nil {
@@ -40,7 +42,7 @@ func (a *Agent) Attach(ctx context.Context, r control.AttachRequest, pidfd, ns *
 		log.LogAttrs(ctx, slog.LevelWarn, "refused", attrs...)
 		return control.AttachReply{}, f
 	}
-	log.InfoContext(ctx, "attached", slog.String("role_arn", reply.RoleARN), slog.String("session", reply.Session), slog.Bool("already", reply.Already))
+	log.InfoContext(ctx, "attached", slog.String("role_arn", reply.RoleARN), slog.String("session", reply.Session), slog.Bool("already", reply.Already), slog.Duration("took", time.Since(begun)))
 	return reply, nil
 }
 
