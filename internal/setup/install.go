@@ -279,15 +279,15 @@ func (o Options) service(p *Plan) {
 
 // docker plans, or names, what Docker has to be told.
 func (o Options) docker(p *Plan, changed bool) {
-	words := []string{"systemctl", "reload", "docker"}
+	verb, gently := "reload", "try-reload-or-restart" // neither starts one that does not run
 	if o.CDI {
-		words[1] = "restart" // a reload does not look at features.cdi
+		verb, gently = "restart", "try-restart" // a reload does not look at features.cdi
 	}
 	switch {
 	case !changed || !o.Host:
 	case o.RestartDocker && o.Command != nil:
-		o.command(p, "", words...)
+		o.command(p, "", "systemctl", gently, "docker")
 	default:
-		p.note("Docker does not know of the runtime yet, and was left alone: %s", strings.Join(words, " "))
+		p.note("Docker has not read its new daemon.json, and was left alone: systemctl %s docker", verb)
 	}
 }

@@ -365,7 +365,7 @@ func TestDockerIsLeftAloneUnlessToldOtherwise(t *testing.T) {
 	for _, c := range []struct {
 		cdi  bool
 		want string
-	}{{false, "systemctl reload docker"}, {true, "systemctl restart docker"}} {
+	}{{false, "systemctl try-reload-or-restart docker"}, {true, "systemctl try-restart docker"}} {
 		w := newTree(t).host()
 		w.RestartDocker, w.CDI = true, c.cdi
 		w.install()

@@ -24,7 +24,7 @@ func TestFirstConfigurationIsGood(t *testing.T) {
 // systemd's own judgement of the unit: no word in it that it does not know, and an exposure that may not grow unnoticed.
 func TestUnitIsUnderstoodBySystemdAndHardened(t *testing.T) {
 	testkit.Need(t, testkit.SystemdAnalyze)
-	const most = 4.0 // 3.6 with systemd 252
+	const most = 3.5 // 3.3 with systemd 252
 	w := newTree(t)
 	w.install()
 	// Where the unit says, there is no program on this machine; and the manual is not what is judged here.
