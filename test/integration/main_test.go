@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,6 +128,7 @@ type world struct {
 	docker   *ec2.Docker
 	dir      string // short: Unix sockets live in it
 	agent    *exec.Cmd
+	through  []string      // a command that becomes the agent, where a test wants one
 	done     chan struct{} // closed when the agent has ended
 }
 
@@ -256,7 +258,8 @@ func (w *world) startAgent(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	w.agent = exec.Command(bin("taskrole"), "agent", "--config", w.configPath())
+	words := append(slices.Clone(w.through), bin("taskrole"), "agent", "--config", w.configPath())
+	w.agent = exec.Command(words[0], words[1:]...)
 	w.agent.Stdout, w.agent.Stderr = log, log
 	if err := w.instance.Start(w.agent); err != nil {
 		return err
