@@ -58,6 +58,9 @@ func runSetup(ctx context.Context, o Options, root *cobra.Command, f setupFlags)
 	if err != nil {
 		return err
 	}
+	if so.Host {
+		so.Clear = func(context.Context) error { _, err := o.RemoveGuard(); return err }
+	}
 	defer closeAll()
 	if f.yes && so.Root == "/" && os.Geteuid() != 0 {
 		return fault.New(fault.PermissionDenied, "only root may change this host", "run the command as root, or without --yes to see what it would do")

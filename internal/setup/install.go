@@ -272,6 +272,8 @@ func (o Options) service(p *Plan) {
 	case ready && changed:
 		o.command(p, "containers that run keep their roles; their requests are refused for a moment", "systemctl", "restart", unit)
 	case ready:
+	case cur.exists && !bytes.Equal(cur.data, firstConfig):
+		p.note("%s cannot be used, so the agent was not started: \"taskrole config check\" says why; then: systemctl start taskrole", configPath)
 	default:
 		p.note("write your roles into %s, look at it with \"taskrole config check\", then: systemctl start taskrole", configPath)
 	}
