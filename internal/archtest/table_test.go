@@ -23,7 +23,7 @@ var house = []floor{
 		{"cli", "companion config control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
 			"hostimds instance netns nft policy secret systemd taskmeta"},
-		{"doctor", "audit config container control diagnose engine/docker facts fault policy table"},
+		{"doctor", "address audit config container control diagnose engine/docker facts fault launch policy secret table"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
 		{"launch", "cdispec companion config control fault"},

@@ -54,6 +54,8 @@ func TestWrongWordsAreUsage(t *testing.T) {
 		{"audit", "--json", "--sarif"},
 		{"doctor", "a", "b"},
 		{"doctor", "a", "--pid=1"},
+		{"doctor", "--image=a", "--pid=1"},
+		{"doctor", "--image=a", "b"},
 		{"version", "x"},
 		{"env"},
 		{"env", "a", "b"},

@@ -205,7 +205,7 @@ func (l look) imds() result {
 		return result{verdict: Wins, source: FromIMDS, detail: l.roleName(), why: fmt.Sprintf("taskrole serves the role %s here too", l.roleName())}
 	}
 	if i.Token.Outcome == NotAsked {
-		return fail("it was not asked")
+		return absent("it was not asked: whether it answers is not known")
 	}
 	if i.Token.OK() {
 		return l.listing(i.V2, "with a token")

@@ -151,12 +151,12 @@ func portConflict(f *Facts) *Finding {
 }
 
 func roleNotAttached(f *Facts) *Finding {
-	if f.Role.Asked != AgentUp || f.Role.Name != "" || f.Role.Wanted == "" || f.Subject.NotRunning || f.Role.Denied {
+	if f.Role.Asked != AgentUp && !f.Subject.Planned || f.Role.Name != "" || f.Role.Wanted == "" || f.Subject.NotRunning || f.Role.Denied {
 		return nil
 	}
 	x := &Finding{
 		Severity: Error, What: "the container asks for the role " + f.Role.Wanted + " and does not have it",
-		Evidence: []string{"the agent does not list this container"},
+		Evidence: []string{f.absence()},
 		Fix:      "make the container again: a role comes with the device or the runtime, not with the variable alone",
 		Commands: []string{"docker run --device taskrole/role=" + f.Role.Wanted + " IMAGE", "docker run --runtime taskrole -e TASKROLE=" + f.Role.Wanted + " IMAGE"},
 	}
@@ -166,6 +166,14 @@ func roleNotAttached(f *Facts) *Finding {
 		x.Evidence = append(x.Evidence, "environment: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="+f.text(envRelative))
 	}
 	return x
+}
+
+// absence is what says that the container has no role.
+func (f *Facts) absence() string {
+	if f.Subject.Planned {
+		return "the arguments have neither --device taskrole/role nor --runtime taskrole"
+	}
+	return "the agent does not list this container"
 }
 
 func addressesMissing(f *Facts) *Finding {

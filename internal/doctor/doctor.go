@@ -31,6 +31,8 @@ import (
 type Query struct {
 	Container  string
 	PID        int
+	Image      string   // of a container that is not started yet, with
+	Args       []string // docker run's arguments
 	SDKs       []string // names; "all" for every one; empty: what the process can have
 	JSON       bool
 	ConfigPath string
@@ -148,6 +150,8 @@ func (d *doctor) report(ctx context.Context) (*Report, error) {
 		}
 		d.agent(ctx, f, id, d.lookup(ctx, f, id), nil)
 		return d.conclude(f), nil
+	case d.query.Image != "":
+		return d.plan(ctx), nil
 	default:
 		return d.host(ctx), nil
 	}

@@ -44,6 +44,9 @@ func title(b *strings.Builder, r *Report) {
 	if s.Image != "" {
 		words = append(words, "image "+s.Image)
 	}
+	if s.Planned {
+		words = append(words, "not started yet")
+	}
 	if s.PID != 0 {
 		words = append(words, fmt.Sprintf("process %d (%s) of user %d", s.PID, s.Program, s.UID))
 	}

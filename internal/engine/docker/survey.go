@@ -7,6 +7,7 @@ import (
 	"taskrole/internal/fault"
 	"taskrole/internal/secret"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 )
 
@@ -78,4 +79,24 @@ func shortImage(id string) string {
 		return id
 	}
 	return id[prefix : prefix+digits]
+}
+
+// ImageEnv returns the environment that an image brings, and its user. The error is a fault: not-found or
+// engine-unreachable.
+func (e *Engine) ImageEnv(ctx context.Context, ref string) (env []secret.Value, user string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r, err := e.api.ImageInspect(ctx, ref)
+	switch {
+	case errdefs.IsNotFound(err):
+		return nil, "", fault.Wrap(err, fault.NotFound, fmt.Sprintf("the engine at %s has no image %q", e.host, ref), "pull it, to have it looked at too")
+	case err != nil:
+		return nil, "", e.silent(err, "its images")
+	case r.Config == nil:
+		return nil, "", nil
+	}
+	for _, kv := range r.Config.Env {
+		env = append(env, secret.New(kv))
+	}
+	return env, r.Config.User, nil
 }
