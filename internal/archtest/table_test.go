@@ -21,7 +21,7 @@ var house = []floor{
 	}},
 	{"4 modes: the only packages that put the others together", []row{
 		{"cli", "companion config control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
-		{"agent", "address attach attest awssts broker cdispec config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
+		{"agent", "address attach attest awssts broker cdispec cgroups config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
 			"hostimds instance netns nft policy secret systemd taskmeta"},
 		{"doctor", "address audit config container control diagnose engine/docker facts fault launch policy secret table"},
 		{"hook", "container control fault"},
@@ -35,7 +35,7 @@ var house = []floor{
 		{"broker", "fault grant secret"},
 		{"endpoint", "address arn container fault instance secret"},
 		{"egress", "fault"},
-		{"guard", "fault nft"},
+		{"guard", "cgroups fault nft"},
 		{"control", "container fault secret"},
 		{"companion", "attest fault readiness"},
 		{"taskmeta", "arn container fault"},
@@ -43,6 +43,7 @@ var house = []floor{
 	{"2 doors: each the only importer of its library", []row{
 		{"attest", "netns"},
 		{"awssts", "fault grant secret"},
+		{"cgroups", ""},
 		{"durable", ""},
 		{"engine/docker", "container fault secret"},
 		{"engine/podman", "container fault"},
@@ -117,6 +118,7 @@ type door struct {
 var doors = []door{
 	{"github.com/aws/", "awssts hostimds lab/probe"},
 	{"github.com/cilium/ebpf", "skl testkit"},
+	{"github.com/fsnotify/fsnotify", "cgroups"},
 	{"github.com/google/nftables", "nft"},
 	{"github.com/mdlayher/netlink", "nft"},
 	{"github.com/containerd/errdefs", "engine/docker"},

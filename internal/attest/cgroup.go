@@ -84,6 +84,9 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
+// Dir is where the hierarchy is mounted, "" where the host has none.
+func (t *Tree) Dir() string { return t.dir }
+
 // Close lets go of the hierarchy.
 func (t *Tree) Close() error {
 	if t.root == nil {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"taskrole/internal/cgroups"
 	"taskrole/internal/fault"
 	"taskrole/internal/nft"
 )
@@ -21,27 +22,51 @@ import (
 type Settings struct {
 	Enforce  bool           // else only count
 	Networks []netip.Prefix // sources that keep access
+	// Excepted says which containers on the host's network keep access, by name; nil is none.
+	Excepted func(name string) bool
+}
+
+// Names is who knows what containers are called.
+type Names interface {
+	// Name returns the name of the container with the id, "" if nobody knows it.
+	Name(ctx context.Context, id string) (string, error)
+	// Addresses returns the names of the containers that run, by address.
+	Addresses(ctx context.Context) (map[netip.Addr]string, error)
 }
 
 // Options make a guard. Every field must be set.
 type Options struct {
-	Table  *nft.Table
-	Logger *slog.Logger
+	Table   *nft.Table
+	Logger  *slog.Logger
+	Names   Names
+	Cgroups string // where the cgroup v2 hierarchy is; "" where the host has none
+	Own     string // the path of this process in it
 }
 
 // Guard keeps a table in place. Its methods may be called by several goroutines.
 type Guard struct {
 	table *nft.Table
 	log   *slog.Logger
+	names Names
+	mount string
+	own   string
 	wake  chan struct{} // the settings changed
 
-	mu sync.Mutex // guards what follows
-	on *Settings  // nil: off
+	unnamed chan struct{} // there are new containers
+
+	mu     sync.Mutex // guards what follows
+	on     *Settings  // nil: off
+	found  map[uint64]cgroups.Cgroup
+	called map[string]string // names of the containers in found, by id
+	told   map[nft.Asked]toldOf
 }
 
 // New makes a guard that is off.
 func New(o Options) *Guard {
-	return &Guard{table: o.Table, log: o.Logger, wake: make(chan struct{}, 1)}
+	return &Guard{
+		table: o.Table, log: o.Logger, names: o.Names, mount: o.Cgroups, own: o.Own, wake: make(chan struct{}, 1), unnamed: make(chan struct{}, 1),
+		called: map[string]string{}, told: map[nft.Asked]toldOf{},
+	}
 }
 
 // Set puts the table as s says, or takes it away: nil is off. The error is a fault, and then nothing has changed.
@@ -51,14 +76,23 @@ func (g *Guard) Set(ctx context.Context, s *Settings) error {
 	if s == nil {
 		return g.off(ctx)
 	}
-	if err := g.table.Put(nft.Rules{Enforce: s.Enforce, Networks: s.Networks}); err != nil {
+	before := g.on
+	g.on = s
+	err := g.scan() // first, so that no container on the host's network gets through between two agents
+	if err == nil {
+		err = g.table.Put(nft.Rules{Enforce: s.Enforce, Networks: s.Networks})
+	}
+	if err != nil {
+		g.on = before
 		return fault.Wrap(err, fault.GuardFailed, "the guard's nftables table cannot be made, so containers would reach the host's own identity",
 			"the kernel must have nftables and the agent CAP_NET_ADMIN; or set guard to off")
 	}
-	if g.on == nil || g.on.Enforce != s.Enforce {
+	if before == nil || before.Enforce != s.Enforce {
 		g.log.InfoContext(ctx, "the guard is on", slog.Bool("enforce", s.Enforce), slog.Bool("host_network", g.table.HostNetwork()))
 	}
-	g.on = s
+	if !g.table.HostNetwork() || g.mount == "" {
+		g.log.WarnContext(ctx, "containers on the host's network are not guarded: that needs Linux 5.13 and cgroup v2")
+	}
 	g.nudge()
 	return nil
 }
@@ -73,7 +107,7 @@ func (g *Guard) off(ctx context.Context) error {
 	case was:
 		g.log.InfoContext(ctx, "the guard is off, and its table removed")
 	}
-	g.on = nil
+	g.on, g.found = nil, nil
 	g.nudge()
 	return nil
 }
@@ -92,8 +126,10 @@ func (g *Guard) settings() *Settings {
 	return g.on
 }
 
-// again is how long to wait after a failure, and how often to look at what nobody tells us of.
-const again = 5 * time.Second
+const (
+	again = 5 * time.Second // after a failure; and how often the table is looked at though nobody told of a change
+	look  = time.Second     // how often it is asked who asked: containers live seconds
+)
 
 // Serve keeps the table in place until ctx ends. It leaves the table there.
 func (g *Guard) Serve(ctx context.Context) {
@@ -126,6 +162,11 @@ func (g *Guard) keep(ctx context.Context) {
 			})
 		})
 	})
+	if g.mount != "" {
+		watching.Go(func() { g.persist(ctx, "cgroups", func() error { return g.watchCgroups(ctx) }) })
+		watching.Go(func() { g.nameOn(ctx) })
+	}
+	watching.Go(func() { g.tellOn(ctx) })
 	tick := time.NewTicker(again)
 	defer tick.Stop()
 	for {

@@ -3,20 +3,33 @@ package guard_test
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 
 	"taskrole/internal/guard"
 	"taskrole/internal/netns"
 	"taskrole/internal/nft"
 	"taskrole/internal/testkit"
+	"taskrole/internal/testkit/actor"
 )
 
-func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+func TestMain(m *testing.M) {
+	if actor.Main() {
+		return
+	}
+	os.Exit(testkit.Main(m))
+}
 
 func check(tb testing.TB, err error) {
 	tb.Helper()
@@ -28,8 +41,11 @@ func check(tb testing.TB, err error) {
 // world is a guard that serves, in a namespace of its own.
 type world struct {
 	*guard.Guard
-	tb testing.TB
-	ns *netns.NS
+	tb    testing.TB
+	ns    *netns.NS
+	names engine
+	mount string // of cgroups; "" is none
+	said  said
 }
 
 func newWorld(tb testing.TB) *world {
@@ -38,9 +54,48 @@ func newWorld(tb testing.TB) *world {
 	ns, err := netns.New()
 	check(tb, err)
 	tb.Cleanup(func() { _ = ns.Close() })
-	w := &world{tb: tb, ns: ns}
-	w.Guard = guard.New(guard.Options{Table: nft.Open(ns), Logger: slog.New(slog.DiscardHandler)})
+	w := &world{tb: tb, ns: ns, names: engine{}}
+	w.Guard = w.another()
 	return w
+}
+
+// another is another agent's guard of the same namespace.
+func (w *world) another() *guard.Guard {
+	return guard.New(guard.Options{
+		Table: nft.Open(w.ns), Logger: slog.New(slog.NewTextHandler(&w.said, nil)), Names: w.names, Cgroups: w.mount, Own: "/",
+	})
+}
+
+// engine is one that knows names.
+type engine map[string]string
+
+func (e engine) Name(_ context.Context, id string) (string, error) { return e[id], nil }
+
+func (e engine) Addresses(context.Context) (map[netip.Addr]string, error) {
+	return map[netip.Addr]string{netip.MustParseAddr("10.9.2.2"): "web"}, nil
+}
+
+// said is a log.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) contains(words ...string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(s.text.String()) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // serve runs the guard until the function it returns is called.
@@ -78,7 +133,9 @@ func (w *world) eventually(what string, f func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			w.tb.Fatal(what)
+			w.said.mu.Lock()
+			defer w.said.mu.Unlock()
+			w.tb.Fatalf("%s; the log:\n%s", what, w.said.text.String())
 		}
 	}
 }
@@ -111,7 +168,7 @@ func TestTheTableOutlivesTheAgentAndGoesWhenTheGuardIsOff(t *testing.T) {
 	if !w.there() {
 		t.Error("the table went with the agent")
 	}
-	next := guard.New(guard.Options{Table: nft.Open(w.ns), Logger: slog.New(slog.DiscardHandler)})
+	next := w.another()
 	check(t, next.Set(t.Context(), nil))
 	if w.there() {
 		t.Error("the next agent, with the guard off, leaves the table")
@@ -132,5 +189,84 @@ func TestOnAndOffWhileItServes(t *testing.T) {
 		if w.there() {
 			t.Error("the table is there with the guard off")
 		}
+	}
+}
+
+// container makes the cgroup of a container, and returns its directory and the id.
+func (w *world) container(top, digit string) (dir, id string) {
+	w.tb.Helper()
+	id = strings.Repeat(digit, 64)
+	dir = filepath.Join(top, "docker-"+id+".scope")
+	check(w.tb, os.Mkdir(dir, 0o755))
+	w.tb.Cleanup(func() { actor.RemoveCgroup(w.tb, dir) })
+	return dir, id
+}
+
+// refused says whether a socket made in the cgroup is kept off the service.
+func (w *world) refused(dir string) bool {
+	w.tb.Helper()
+	move := func(dir string) {
+		check(w.tb, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0))
+	}
+	move(dir)
+	defer move(w.mount)
+	c, err := netns.Do(w.ns, func() (net.Conn, error) { return net.Dial("udp", "169.254.169.254:80") })
+	check(w.tb, err)
+	defer c.Close()
+	_, err = c.Write([]byte("x"))
+	return err != nil
+}
+
+func TestContainersOnTheHostsNetworkAreFoundAndNamed(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.NetNS, testkit.Cgroup2)
+	top := actor.NewCgroup(t)
+	w := newWorld(t)
+	w.mount = filepath.Dir(top)
+	w.names = engine{strings.Repeat("b", 64): "batch", strings.Repeat("c", 64): "cloudwatch-agent"}
+	w.Guard = w.another()
+	_, err := netns.Do(w.ns, func() (struct{}, error) { // somewhere to send to
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return struct{}{}, err
+		}
+		_, d, err := net.ParseCIDR("169.254.169.254/32")
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, netlink.RouteAdd(&netlink.Route{Dst: d, LinkIndex: lo.Attrs().Index})
+	})
+	check(t, err)
+	before, _ := w.container(top, "a")
+	if w.refused(before) {
+		t.Fatal("without the guard it is refused: the test proves nothing")
+	}
+	// At once, before the guard serves: between two agents there must be no gap.
+	check(t, w.Set(t.Context(), &guard.Settings{Enforce: true}))
+	if !w.refused(before) {
+		t.Error("a container that was there before is not refused")
+	}
+	if w.refused(w.mount) {
+		t.Error("the host itself is refused")
+	}
+	stop := w.serve()
+	after, id := w.container(top, "b")
+	w.eventually("a container that came is not refused", func() bool { return w.refused(after) })
+	w.eventually("nobody says who it was", func() bool {
+		return w.said.contains("asks for the host's identity", "container=batch", "cgroup=/"+filepath.Base(top)+"/docker-"+id, "dropped=true")
+	})
+	stop()
+
+	// The next agent has an exception.
+	next := w.another()
+	w.Guard = next
+	friend, _ := w.container(top, "c")
+	check(t, next.Set(t.Context(), &guard.Settings{Enforce: true, Excepted: func(name string) bool { return name == "cloudwatch-agent" }}))
+	if !w.refused(after) || !w.refused(friend) {
+		t.Error("before names are known, somebody is not refused")
+	}
+	w.serve()
+	w.eventually("the exception is refused", func() bool { return !w.refused(friend) })
+	if !w.refused(after) {
+		t.Error("another than the exception is not refused")
 	}
 }

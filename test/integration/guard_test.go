@@ -5,6 +5,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,8 +36,25 @@ func (w *world) guard(tb testing.TB, text string) {
 // reaches says whether a plain container reaches the host's metadata service.
 func (w *world) reaches(tb testing.TB, network ec2.Network) bool {
 	tb.Helper()
-	r := w.run(tb, "", network, "get", "-timeout=700ms", hostMetadata)
+	// It stays a while, so that it can be named.
+	name := "asks-on-" + string(network)
+	id := w.live(tb, ec2.Container{Name: name, Network: network})
+	r := w.exec(tb, id, "get", "-timeout=700ms", hostMetadata)
+	defer w.must(tb, "rm", "--force", id)
 	return strings.Contains(string(r.Stdout), " 401 ") || strings.Contains(string(r.Stdout), " 200 ")
+}
+
+// says waits for a line in the agent's log with all the words in it.
+func (w *world) says(tb testing.TB, words ...string) {
+	tb.Helper()
+	eventually(tb, func() error {
+		for line := range strings.Lines(w.log()) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no line with %q in the agent's log", words)
+	})
 }
 
 // others is everything in nftables but our table.
@@ -69,7 +87,8 @@ func (w *world) others(tb testing.TB) (ours bool, rest []string) {
 
 func TestGuardKeepsContainersOffTheHostsIdentity(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		networks := []ec2.Network{ec2.NetworkBridge, ec2.NetworkCustom}
+		t.Parallel() // most of it is waiting for answers that do not come
+		networks := []ec2.Network{ec2.NetworkBridge, ec2.NetworkCustom, ec2.NetworkHost}
 		for _, n := range networks {
 			if !w.reaches(t, n) {
 				t.Fatalf("without the guard, a container on %s does not reach the service: the test proves nothing", n)
@@ -81,9 +100,11 @@ func TestGuardKeepsContainersOffTheHostsIdentity(t *testing.T) {
 			if w.reaches(t, n) {
 				t.Errorf("a container on %s reaches the host's metadata service", n)
 			}
-			wantRole(t, w.run(t, "reader", n), cloud.TaskReader)
 		}
+		wantRole(t, w.run(t, "reader", ec2.NetworkBridge), cloud.TaskReader)
 		wantRole(t, w.host(t, nil, bin("taskrole-lab-probe"), "identity"), cloud.InstanceRole)
+		w.says(t, "host's identity", `"container":"asks-on-bridge"`, `"dropped":true`)
+		w.says(t, "host's identity", `"container":"asks-on-host"`, `"dropped":true`)
 		if ours, after := w.others(t); !ours || cmp.Diff(before, after) != "" {
 			t.Errorf("our table: %v; the others: %s", ours, cmp.Diff(before, after))
 		}
@@ -107,6 +128,17 @@ func TestGuardKeepsContainersOffTheHostsIdentity(t *testing.T) {
 		w.guard(t, "{mode: enforce, except: [{network: "+bridge+"}]}")
 		if bridge, custom := w.reaches(t, ec2.NetworkBridge), w.reaches(t, ec2.NetworkCustom); !bridge || custom {
 			t.Errorf("with an exception for the bridge: bridge %v, custom %v", bridge, custom)
+		}
+		w.guard(t, "{mode: enforce, except: [{name: monitor-*}]}")
+		monitor := w.live(t, ec2.Container{Name: "monitor-7", Network: ec2.NetworkHost})
+		eventually(t, func() error {
+			if r := w.exec(t, monitor, "get", "-timeout=500ms", hostMetadata); len(r.Stdout) == 0 {
+				return fmt.Errorf("the excepted container on the host's network: %s", r.Stderr)
+			}
+			return nil
+		})
+		if w.reaches(t, ec2.NetworkHost) {
+			t.Error("with an exception for another, a container on the host's network reaches the service")
 		}
 		w.guard(t, `"off"`)
 		if r := w.host(t, nil, bin("taskrole"), "guard", "remove"); r.Exit != 0 || string(r.Stdout) != "there is no table of the guard\n" {

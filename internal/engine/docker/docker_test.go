@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -123,5 +124,24 @@ func TestLookupWithoutAnEngineIsAFault(t *testing.T) {
 	_, err := lookup(t, "unix:///nonexistent/docker.sock", id)
 	if got := fault.CodeOf(err); got != fault.EngineUnreachable {
 		t.Errorf("Lookup = %v, code %q; want %q", err, got, fault.EngineUnreachable)
+	}
+}
+
+func TestAddressesAreNamed(t *testing.T) {
+	host, _ := engine(t, []any{
+		map[string]any{"Id": id, "Names": []string{"/web"}, "NetworkSettings": map[string]any{"Networks": map[string]any{
+			"bridge": map[string]any{"IPAddress": "172.17.0.2", "GlobalIPv6Address": "fd00::2"},
+			"host":   map[string]any{"IPAddress": ""},
+		}}},
+		map[string]any{"Id": "x"},
+	})
+	e, err := docker.New(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	got, err := e.Addresses(t.Context())
+	if err != nil || len(got) != 2 || got[netip.MustParseAddr("172.17.0.2")] != "web" || got[netip.MustParseAddr("fd00::2")] != "web" {
+		t.Errorf("Addresses() = %v, %v", got, err)
 	}
 }
