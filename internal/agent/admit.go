@@ -40,6 +40,7 @@ func (a *Agent) Attach(ctx context.Context, r control.AttachRequest, pidfd, ns *
 			attrs = append(attrs, slog.String("cause", f.Err.Error()))
 		}
 		log.LogAttrs(ctx, slog.LevelWarn, "refused", attrs...)
+		a.refusals.note(control.Refusal{ID: r.ID, Role: r.Role, Way: r.Way, Time: time.Now(), Trouble: *control.NewTrouble(f)})
 		return control.AttachReply{}, f
 	}
 	log.InfoContext(ctx, "attached", slog.String("role_arn", reply.RoleARN), slog.String("session", reply.Session), slog.Bool("already", reply.Already), slog.Duration("took", time.Since(begun)))
@@ -228,12 +229,15 @@ func (a *Agent) service(cfg *config.Config, role config.Role, t attach.Target, c
 			lease.Release()
 		}
 	}
+	o.Visits = new(endpoint.Visits)
+	forget := a.served.add(c.ID, &life{lease: lease, visits: o.Visits})
 	h := endpoint.New(o)
 	return attach.Service{
 		Container:    c,
 		Destinations: destinations(o, role, t.Host),
 		Handle:       func(c net.Conn) { a.server.Handle(c, h) },
 		Release: func(ended bool) {
+			forget()
 			release()
 			if ended {
 				a.register.forget(c.ID)
@@ -260,16 +264,4 @@ func destinations(o endpoint.Options, role config.Role, host bool) []netip.AddrP
 		}
 		return false
 	})
-}
-
-// List returns the attached containers.
-func (a *Agent) List(context.Context) (control.ListReply, error) {
-	var reply control.ListReply
-	for _, c := range a.attacher.Look() {
-		reply.Containers = append(reply.Containers, control.Attached{
-			ID: c.Container.ID, Name: c.Container.Name, Role: c.Role, RoleARN: c.RoleARN, Session: c.Session, Way: c.Way,
-			PID: c.PID, Since: c.Since, Endpoints: texts(c.Addresses), Host: c.Host, Shared: c.Shared, Missing: c.Missing,
-		})
-	}
-	return reply, nil
 }

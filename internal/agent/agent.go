@@ -55,8 +55,10 @@ type Agent struct {
 	telling  telling
 	guard    *guard.Guard
 	register *register
-	late     *late         // nil where nothing is followed
-	midwife  *midwife      // nil where nothing is followed, or cgroups tell nothing
+	late     *late    // nil where nothing is followed
+	midwife  *midwife // nil where nothing is followed, or cgroups tell nothing
+	served   served
+	refusals refusals
 	runtime  string        // path of taskrole-runtime
 	done     chan struct{} // something was done, after which tidy tidies up
 }

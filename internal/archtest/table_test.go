@@ -20,7 +20,7 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "companion config control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
+		{"cli", "address companion config container control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec cgroups config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
 			"hostimds instance netns nft policy secret systemd taskmeta"},
 		{"doctor", "address audit config container control diagnose engine/docker facts fault launch policy secret table"},

@@ -52,11 +52,12 @@ type entry struct {
 // there for a wall clock that was put back meanwhile: by it, what has long expired would look young.
 type held struct {
 	secret.Credentials
-	end moment
+	end  moment
+	from int64 // when they came, by the wall clock
 }
 
 func (e *entry) hold(c secret.Credentials) {
-	e.held.Store(&held{Credentials: c, end: e.b.in(e.b.untilWall(c.Expires))})
+	e.held.Store(&held{Credentials: c, end: e.b.in(e.b.untilWall(c.Expires)), from: e.b.moment().wall})
 }
 
 // moment is a point in time on both clocks: since the broker began, and since 1970. It has come as soon as it has on

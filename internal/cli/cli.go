@@ -83,7 +83,7 @@ network in the container.`,
 	}
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
-	root.AddCommand(newAgent(o), newAudit(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newGuard(o), newRoles(o), newRun(o), newSetup(o),
+	root.AddCommand(newAgent(o), newAudit(o), newCompanion(o), newConfig(o), newDoctor(o), newEnv(o), newExec(o), newPs(o), newGuard(o), newRoles(o), newRun(o), newSetup(o),
 		newVersion(o))
 	return root
 }

@@ -58,6 +58,7 @@ func TestWrongWordsAreUsage(t *testing.T) {
 		{"doctor", "--image=a", "b"},
 		{"version", "x"},
 		{"env"},
+		{"ps", "x"},
 		{"env", "a", "b"},
 		{"env", "a", "--instance"},
 		{"env", "a", "--imdsv1"},
@@ -73,7 +74,7 @@ func TestWrongWordsAreUsage(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, args := range [][]string{{}, {"agent"}, {"audit"}, {"config", "check"}, {"doctor"}, {"exec"}, {"run"}, {"version"}, {"roles"}, {"env"}} {
+	for _, args := range [][]string{{}, {"agent"}, {"audit"}, {"config", "check"}, {"doctor"}, {"exec"}, {"run"}, {"version"}, {"roles"}, {"env"}, {"ps"}} {
 		r := run(t, answer(nil), append(args, "--help")...)
 		if r.code != fault.ExitOK || !strings.Contains(r.stdout, "Examples:\n  taskrole") {
 			t.Errorf("taskrole %q --help: exit %d, stdout %q", args, r.code, r.stdout)

@@ -36,7 +36,9 @@ type Container struct {
 	Name   string
 	Image  string
 	Labels map[string]string
-	// Known says whether an engine vouches for Name, Image and Labels.
+	// Network is the engine's word for the network: bridge, none, host, a network's name; or empty.
+	Network string
+	// Known says whether an engine vouches for Name, Image, Labels and Network.
 	Known bool
 	// Engine names who vouched: "docker", or empty.
 	Engine string

@@ -27,7 +27,7 @@ func Attach(ctx context.Context, socket string, r AttachRequest, pidfd, netns *o
 	return *answer.Attach, nil
 }
 
-// List asks the agent at socket for the containers attached now. Errors are as those of Attach.
+// List asks the agent at socket for the containers attached now, and those refused lately. Errors are as those of Attach.
 func List(ctx context.Context, socket string) (ListReply, error) {
 	all, err := pages(func(after string) ([]Attached, bool, error) {
 		answer, err := call(ctx, socket, request{List: &listRequest{After: container.ID(after)}})
@@ -39,7 +39,17 @@ func List(ctx context.Context, socket string) (ListReply, error) {
 		}
 		return answer.List.Containers, answer.List.More, nil
 	}, func(a Attached) string { return string(a.ID) }, socket)
-	return ListReply{Containers: all}, err
+	if err != nil {
+		return ListReply{}, err
+	}
+	answer, err := call(ctx, socket, request{Refusals: &refusalsRequest{}})
+	if err != nil {
+		return ListReply{}, err
+	}
+	if answer.Refusals == nil {
+		return ListReply{}, notTheAgent(socket)
+	}
+	return ListReply{Containers: all, Refusals: answer.Refusals.Refusals}, nil
 }
 
 // pages asks for one page after the other, each for what follows the last key of the one before.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"taskrole/internal/container"
+	"taskrole/internal/fault"
 )
 
 // Version of the protocol. A request with another version is answered with a sentence that names both; a change of
@@ -52,6 +53,8 @@ type AttachReply struct {
 type Attached struct {
 	ID        container.ID  `json:"id"`
 	Name      string        `json:"name,omitempty"` // the engine's, where known
+	Image     string        `json:"image,omitempty"`
+	Network   string        `json:"network,omitempty"` // the engine's word for it
 	Role      string        `json:"role"`
 	RoleARN   string        `json:"role_arn"`
 	Session   string        `json:"session"`
@@ -62,11 +65,47 @@ type Attached struct {
 	Host      bool          `json:"host,omitempty"`    // it is on the host's network
 	Shared    bool          `json:"shared,omitempty"`  // other containers with a role are in its network namespace
 	Missing   string        `json:"missing,omitempty"` // what somebody took away from its namespace, so that it is refused
+
+	// The credentials it holds now, and who took them last. Client is what the client calls itself.
+	Fetched time.Time `json:"fetched,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
+	Trouble *Trouble  `json:"trouble,omitempty"` // why they are not renewed, or not served
+	Taken   time.Time `json:"taken,omitzero"`
+	Client  string    `json:"client,omitempty"`
 }
 
-// ListReply is every container attached now, ordered by ID.
+// Trouble is a fault, told to people who ask later.
+type Trouble struct {
+	Code fault.Code `json:"code"`
+	What string     `json:"error"`
+	Hint string     `json:"hint,omitempty"`
+}
+
+// NewTrouble makes one of a fault, of bounded length.
+func NewTrouble(f *fault.Error) *Trouble {
+	return &Trouble{Code: f.Code, What: cut(f.What, maxTrouble), Hint: cut(f.Hint, maxTrouble)}
+}
+
+// Refusal is a container that did not get its role.
+type Refusal struct {
+	Time  time.Time     `json:"time"` // of the last one
+	Count int           `json:"count"`
+	ID    container.ID  `json:"id"`
+	Name  string        `json:"name,omitempty"` // the engine's, where known
+	Role  string        `json:"role"`
+	Way   container.Way `json:"way"`
+	// Running says that the container runs all the same, without the role.
+	Running bool `json:"running,omitempty"`
+	Trouble
+}
+
+// MaxRefusals is how many refusals a list has at most: the last ones.
+const MaxRefusals = 50
+
+// ListReply is every container attached now, ordered by ID, and those refused lately, the last first.
 type ListReply struct {
 	Containers []Attached `json:"containers"`
+	Refusals   []Refusal  `json:"refusals"`
 }
 
 // Handler answers requests. Its methods are called from several goroutines; their context ends when the caller goes

@@ -12,7 +12,7 @@ import (
 // Whatever arrives: it is refused as request-invalid, or it is a request whose every part is within its bounds.
 func FuzzDecodeRequest(f *testing.F) {
 	for _, s := range []string{
-		goodAttach, `{"version":2,"list":{"after":"abc"}}`, `{"version":9}`, `{"version":2,"roles":{"after":"a"}}`,
+		goodAttach, `{"version":2,"list":{"after":"abc"}}`, `{"version":9}`, `{"version":2,"roles":{"after":"a"}}`, `{"version":2,"refusals":{}}`,
 		`{"version":2,"check":{"role":"a"}}`, `{"version":2,"credentials":{"role":"a","use":"env"}}`, `{"version":2,"attach":null,"list":{}}`,
 		`{"version":2,"version":2}`, `[]`, `null`, ``, "{\"version\":1,\"attach\":{\"role\":\"\xff\"}}", `{"Version":1,"LIST":{}}`,
 	} {

@@ -18,6 +18,7 @@ const (
 	maxRole     = 253  // more than any configuration allows
 	maxBundle   = 4096 // PATH_MAX
 	maxSentence = 4096 // of each of a fault's sentences
+	maxTrouble  = 400  // of those in a list
 	quoted      = 64   // of somebody else's text in a sentence
 )
 
@@ -29,6 +30,7 @@ type request struct {
 	Version     int                 `json:"version"`
 	Attach      *AttachRequest      `json:"attach,omitempty"`
 	List        *listRequest        `json:"list,omitempty"`
+	Refusals    *refusalsRequest    `json:"refusals,omitempty"`
 	Roles       *rolesRequest       `json:"roles,omitempty"`
 	Check       *checkRequest       `json:"check,omitempty"`
 	Credentials *CredentialsRequest `json:"credentials,omitempty"`
@@ -44,6 +46,7 @@ type reply struct {
 	Version     int              `json:"version"`
 	Attach      *AttachReply     `json:"attach,omitempty"`
 	List        *listPage        `json:"list,omitempty"`
+	Refusals    *refusalsPage    `json:"refusals,omitempty"`
 	Roles       *rolesPage       `json:"roles,omitempty"`
 	Check       *CheckReply      `json:"check,omitempty"`
 	Credentials *wireCredentials `json:"credentials,omitempty"`
@@ -54,6 +57,14 @@ type listPage struct {
 	Containers []Attached `json:"containers"`
 	More       bool       `json:"more,omitempty"` // ask again, after the last one
 }
+
+// refusalsRequest asks for the refusals of a ListReply, and refusalsPage is as many of the last ones as fit into a packet.
+type (
+	refusalsRequest struct{}
+	refusalsPage    struct {
+		Refusals []Refusal `json:"refusals"`
+	}
+)
 
 // wireFault is a fault.Error without its cause.
 type wireFault struct {
@@ -93,7 +104,7 @@ func decodeRequest(b []byte) (request, error) {
 // check refuses what asks for nothing, for two things, or for something that cannot be.
 func (r request) check() error {
 	asked := 0
-	for _, there := range []bool{r.Attach != nil, r.List != nil, r.Roles != nil, r.Check != nil, r.Credentials != nil} {
+	for _, there := range []bool{r.Attach != nil, r.List != nil, r.Refusals != nil, r.Roles != nil, r.Check != nil, r.Credentials != nil} {
 		if there {
 			asked++
 		}

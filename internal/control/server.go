@@ -197,15 +197,32 @@ func (s *server) handle(ctx context.Context, r request, files []*os.File, p Peer
 		a, err := s.handler.Attach(ctx, *r.Attach, files[0], files[1])
 		return reply{Attach: &a}, err
 	}
-	if r.List == nil {
+	if r.List == nil && r.Refusals == nil {
 		return s.operate(ctx, r, p)
 	}
 	all, err := s.handler.List(ctx)
 	if err != nil {
 		return reply{}, err
 	}
+	if r.Refusals != nil {
+		return reply{Refusals: &refusalsPage{Refusals: fitting(all.Refusals)}}, nil
+	}
 	containers, more := page(all.Containers, func(a Attached) string { return string(a.ID) }, string(r.List.After))
 	return reply{List: &listPage{Containers: containers, More: more}}, nil
+}
+
+// fitting is the beginning of the list that fits into a packet.
+func fitting(all []Refusal) []Refusal {
+	part := []Refusal{}
+	size := 0
+	for _, r := range all[:min(len(all), MaxRefusals)] {
+		b, err := json.Marshal(r)
+		if size += len(b) + 1; err != nil || size > pageBytes {
+			break
+		}
+		part = append(part, r)
+	}
+	return part
 }
 
 // page cuts what follows after out of the list, in the order of its keys and as much as fits into a packet.

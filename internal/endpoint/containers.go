@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"taskrole/internal/address"
 	"taskrole/internal/fault"
@@ -57,6 +58,7 @@ func (h *handler) document(r *http.Request, d dialect) (document, *fault.Error) 
 	if f != nil {
 		return document{}, f
 	}
+	h.visits.note(r, time.Now())
 	return b.container, nil
 }
 

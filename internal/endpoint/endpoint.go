@@ -52,7 +52,9 @@ type Options struct {
 	// tokens of its own. Empty: none is needed, and one that comes is not looked at.
 	Authorization secret.Value
 	// Task has the ECS task metadata. nil: there are none.
-	Task   Metadata
+	Task Metadata
+	// Visits notes who takes credentials. nil: nobody wants to know.
+	Visits *Visits
 	Tokens *TokenKey    // nil: a random one, so tokens do not outlive the handler
 	Proxy  http.Handler // the egress proxy, or nil
 	Logger *slog.Logger // nil: nothing is logged
@@ -79,6 +81,7 @@ type handler struct {
 	grown         atomic.Pointer[grown] // the metadata of the facts last seen
 	task          Metadata              // may be nil
 	proxy         http.Handler          // may be nil
+	visits        *Visits               // may be nil
 	log           *slog.Logger
 }
 
@@ -106,7 +109,7 @@ func New(o Options) http.Handler {
 	return &handler{
 		subject: subject{id: o.Container.ID, role: o.Role, arn: o.RoleARN, region: o.Region},
 		mode:    o.IMDS, authorization: o.Authorization, tokens: o.Tokens, instance: o.Instance,
-		bodies: bodies{credentials: o.Credentials}, task: o.Task, proxy: o.Proxy, log: o.Logger,
+		bodies: bodies{credentials: o.Credentials}, task: o.Task, proxy: o.Proxy, visits: o.Visits, log: o.Logger,
 	}
 }
 

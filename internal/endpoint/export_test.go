@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"net"
+	"net/http"
 	"time"
 
 	"taskrole/internal/container"
@@ -23,3 +24,6 @@ func StopTimer(c net.Conn) bool {
 	t, ok := c.(*timed)
 	return ok && t.timer.Stop()
 }
+
+// Note is note.
+func (v *Visits) Note(r *http.Request, now time.Time) { v.note(r, now) }

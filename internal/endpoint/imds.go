@@ -108,7 +108,10 @@ func (h *handler) metadata(w http.ResponseWriter, r *http.Request, path string) 
 	switch {
 	case ok && role != "" && !strings.Contains(role, "/"):
 		// Whatever role name: SDKs ask for one they were told before the container was made anew (rule R15).
-		h.withBodies(w, r, func(b *rendered) document { return b.imds })
+		h.withBodies(w, r, func(b *rendered) document {
+			h.visits.note(r, time.Now())
+			return b.imds
+		})
 	case path == infoPath:
 		h.withBodies(w, r, func(b *rendered) document { return documentOf(h.instanceProfile(b.since)) })
 	default:

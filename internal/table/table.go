@@ -193,3 +193,16 @@ func Cut(s string, n int) string {
 	}
 	return string([]rune(s)[:n-1]) + "…"
 }
+
+// Bar draws a part of a whole, in so many characters: blocks where there are such characters, else # and -.
+func Bar(part float64, width int, blocks bool) string {
+	full, empty := "#", "-"
+	if blocks {
+		full, empty = "█", "░"
+	}
+	if !(part > 0) { // also what is no number
+		part = 0
+	}
+	n := int(min(part, 1)*float64(width) + 0.5) //nolint:mnd // rounds
+	return strings.Repeat(full, n) + strings.Repeat(empty, width-n)
+}

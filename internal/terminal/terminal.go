@@ -46,6 +46,19 @@ func Width(w io.Writer, getenv func(string) string) int {
 	return int(size.Col)
 }
 
+// Height returns how many lines the window of w has, and 0 where nobody knows.
+func Height(w io.Writer) int {
+	file, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Row)
+}
+
 // Colour says whether w shows colours, and its person wants them (no-color.org).
 func Colour(w io.Writer, getenv func(string) string) bool {
 	return Is(w) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"

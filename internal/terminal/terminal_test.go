@@ -56,6 +56,9 @@ func TestWidthOfATerminal(t *testing.T) {
 	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 132, Row: 40}); err != nil {
 		t.Fatal(err)
 	}
+	if got := terminal.Height(tty); got != 40 {
+		t.Errorf("height = %d, want 40", got)
+	}
 	for columns, want := range map[string]int{"": 132, "60": 60, "0": 132, "-1": 132, "wide": 132} {
 		if got := terminal.Width(tty, environment("COLUMNS", columns)); got != want {
 			t.Errorf("width with COLUMNS=%q = %d, want %d", columns, got, want)

@@ -6,11 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"taskrole/internal/control"
 	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
 )
@@ -138,4 +142,52 @@ func TestEnvOfTheInstance(t *testing.T) {
 	if who := whoAmI(t, r); !strings.Contains(who.ARN, ":assumed-role/"+cloud.InstanceRole+"/") {
 		t.Errorf("the client is %+v: %s", who, r.Stderr)
 	}
+}
+
+// Go's SDK does not say who it is when it asks for credentials.
+func TestPsShowsContainersAndTheirClients(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		w.live(t, ec2.Container{Name: "ps-a", Role: "reader", Network: ec2.NetworkBridge, Args: []string{"do", "identity", "--", "sleep", "10m"}})
+		w.live(t, ec2.Container{Name: "ps-b", Role: "writer", Network: ec2.NetworkNone})
+		if r := w.start(t, ec2.Container{Name: "ps-c", Role: "keeper", Network: ec2.NetworkNone}); r.Exit == 0 {
+			t.Fatal("a container got a role that is not for it")
+		}
+		eventually(t, func() error {
+			r := w.taskrole(t, "ps")
+			for _, want := range []string{
+				`(?m)^ps-a\treader\tok\t\d+m\t\d+s ago\tGo-http-client/1.1\tprobe\tbridge\t` + string(w.way) + `\tecs,pod-identity,imds,full-uri,proxy\treader-\w+$`,
+				`(?m)^ps-b\twriter\tok\t\d+m\tnever\t-\tprobe\tnone\t`,
+				`(?m)^\w+\tkeeper\trole-not-allowed\t\d+s ago\t1\t` + string(w.way) + `\tcontainer ps-c may not have the role keeper`,
+			} {
+				if !regexp.MustCompile(want).Match(r.Stdout) {
+					return fmt.Errorf("nothing like %s in\n%s%s", want, r.Stdout, r.Stderr)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// Somebody with NET_ADMIN in its namespace can only break a container's own role, and ps says so.
+func TestPsSaysWhatIsBroken(t *testing.T) {
+	w := use(t, worlds["docker-28.5"])
+	id := w.live(t, ec2.Container{Name: "ps-broken", Role: "reader", Network: ec2.NetworkBridge})
+	pid := strconv.Itoa(w.pid(t, id))
+	if out, err := exec.Command("nsenter", "--net=/proc/"+pid+"/ns/net", "ip", "addr", "del", "169.254.170.2/32", "dev", "lo").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	r := w.taskrole(t, "ps", "--json")
+	var list control.ListReply
+	if err := json.Unmarshal(r.Stdout, &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range list.Containers {
+		if string(c.ID) == id {
+			if !strings.Contains(c.Missing, "169.254.170.2") {
+				t.Errorf("missing: %q", c.Missing)
+			}
+			return
+		}
+	}
+	t.Errorf("the container is not listed: %s", r.Stdout)
 }

@@ -62,9 +62,20 @@ func (e *Engine) Lookup(ctx context.Context, id container.ID) (container.Contain
 		if len(c.Names) > 0 {
 			name = strings.TrimPrefix(c.Names[0], "/")
 		}
-		return container.Container{ID: id, Name: name, Image: c.Image, Labels: e.given(ctx, c.ImageID, c.Labels), Known: true, Engine: "docker"}, nil
+		return container.Container{
+			ID: id, Name: name, Image: c.Image, Labels: e.given(ctx, c.ImageID, c.Labels), Network: network(c.HostConfig.NetworkMode),
+			Known: true, Engine: "docker",
+		}, nil
 	}
 	return unknown, nil
+}
+
+// network is the name of a network as people know it.
+func network(mode string) string {
+	if mode == "default" {
+		return "bridge"
+	}
+	return mode
 }
 
 // given returns those of the labels that the container was given when it was made. The engine mixes them with those of

@@ -66,10 +66,10 @@ func lookup(t *testing.T, host string, id container.ID) (container.Container, er
 func TestLookupTakesTheExactContainerAndOnlyLists(t *testing.T) {
 	host, asked := engine(t, []map[string]any{
 		{"Id": string(id) + "ff", "Names": []string{"/other"}, "Image": "evil"},
-		{"Id": string(id), "Names": []string{"/app"}, "Image": "amazon/aws-cli"},
+		{"Id": string(id), "Names": []string{"/app"}, "Image": "amazon/aws-cli", "HostConfig": map[string]any{"NetworkMode": "default"}},
 	})
 	got, err := lookup(t, host, id)
-	want := container.Container{ID: id, Name: "app", Image: "amazon/aws-cli", Known: true, Engine: "docker"}
+	want := container.Container{ID: id, Name: "app", Image: "amazon/aws-cli", Network: "bridge", Known: true, Engine: "docker"}
 	if err != nil || !cmp.Equal(got, want) {
 		t.Errorf("Lookup = %+v, %v; want %+v", got, err, want)
 	}
