@@ -60,11 +60,15 @@ func (a *Agent) lateRole(cfg *config.Config, name string) (config.Role, error) {
 }
 
 // attachLate gives a container that runs the role that its label asks for, if it is allowed. A container that has ended,
-// that asks for none, or that has it already is left alone.
+// or that has it already, is left alone.
 func (a *Agent) attachLate(ctx context.Context, id container.ID) (container.Container, error) {
 	c, name, err := a.labelled(ctx, id)
-	if err != nil || name == "" {
+	if err != nil || !c.Known {
 		return c, err
+	}
+	if name == "" {
+		return c, fault.New(fault.RoleNotAllowed, fmt.Sprintf("the label %s of container %s is its image's, or the engine does not have the image any more: whoever built it must not choose roles", label, c.Title()),
+			"start the container with --label "+label+"=NAME")
 	}
 	if _, err := a.lateRole(a.config.Load(), name); err != nil {
 		return c, err

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,8 +44,9 @@ type world struct {
 	config string
 	reload chan os.Signal
 	log    *logBuffer
-	engine *http.Server // answers as a Docker that runs no container; the real ones are in test/integration
-	stop   func()       // stops the agent and waits for it
+	engine *http.Server                             // answers as a Docker that runs no container; the real ones are in test/integration
+	says   atomic.Pointer[func(path string) string] // what the engine answers, if not that
+	stop   func()                                   // stops the agent and waits for it
 }
 
 // logBuffer is a log that a test can read while the agent writes.
@@ -126,8 +128,18 @@ func (w *world) serveEngine() *http.Server {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Api-Version", "1.41")
+		if strings.HasSuffix(r.URL.Path, "/events") { // nothing happens
+			_ = http.NewResponseController(rw).Flush()
+			<-r.Context().Done()
+			return
+		}
+		if says := w.says.Load(); says != nil {
+			rw.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(rw, (*says)(r.URL.Path))
+			return
+		}
 		_, _ = io.WriteString(rw, "[]")
 	})}
 	done := make(chan struct{})

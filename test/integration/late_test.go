@@ -187,12 +187,7 @@ func TestLabelOfAnImageDoesNotCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		theirs := w.live(t, ec2.Container{Image: "labelled"})
-		w.becomes(t, w.labelled(t, "reader"), container.WayLabel, cloud.TaskReader) // the agent has come past the first
-		for _, a := range w.attached(t) {
-			if string(a.ID) == theirs {
-				t.Errorf("attached by the label of its image: %+v", a)
-			}
-		}
+		w.refusedLate(t, theirs, "role-not-allowed")
 	})
 }
 

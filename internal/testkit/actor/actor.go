@@ -129,6 +129,12 @@ func StartHere(tb testing.TB) *Actor {
 	return start(tb, "", (*exec.Cmd).Start)
 }
 
+// StartIn is StartHere in a cgroup, a directory.
+func StartIn(tb testing.TB, cgroup string) *Actor {
+	tb.Helper()
+	return start(tb, cgroup, (*exec.Cmd).Start)
+}
+
 func start(tb testing.TB, cgroup string, run func(*exec.Cmd) error) *Actor {
 	tb.Helper()
 	c := &Actor{tb: tb, cmd: exec.CommandContext(context.WithoutCancel(tb.Context()), "/proc/self/exe")}
