@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -181,46 +180,6 @@ func (c cell) noSuchDevice(t *testing.T) {
 	if err != nil || r.Exit == 0 || !strings.Contains(string(r.Stderr), "taskrole/role=reader") {
 		t.Errorf("exit %d, %v, %s", r.Exit, err, r.Stderr)
 	}
-}
-
-// TestPodmanTellsTheNameWhileItHoldsTheLock: a rule asks for the name while Podman starts the container.
-func TestPodmanTellsTheNameWhileItHoldsTheLock(t *testing.T) {
-	onOther(t, "podman-5.8", func(t *testing.T, w *world) {
-		for _, way := range w.docker.WaysIn() {
-			who := whoAmI(t, w.start(t, ec2.Container{Role: "keeper", Name: "keeper-" + string(way), Way: way}))
-			if !strings.Contains(who.ARN, "assumed-role/"+cloud.TaskReader+"/") {
-				t.Errorf("%s: keeper is %q (%s)", way, who.ARN, who.Errors.First())
-			}
-			before := len(w.log())
-			// crun drops the hook's words, so they are looked for where the documentation says they are.
-			if r := w.start(t, ec2.Container{Role: "keeper", Name: "other-" + string(way), Way: way}); r.Exit == 0 || len(r.Stdout) > 0 {
-				t.Errorf("%s: another name started: %s", way, r.Stdout)
-			}
-			if said := w.log()[before:]; !strings.Contains(said, "role-not-allowed") || !strings.Contains(said, "other-"+string(way)) {
-				t.Errorf("%s: the agent says %s", way, said)
-			}
-		}
-	})
-}
-
-// TestPodmanPod: several containers behind one infra container, each with its own role, and one with none.
-func TestPodmanPod(t *testing.T) {
-	onOther(t, "podman-5.8", func(t *testing.T, w *world) {
-		w.must(t, "pod", "create", "--name=pod", "--network=none", "--cgroup-parent=/"+w.docker.Cgroup()+"/c")
-		t.Cleanup(func() {
-			if r, err := w.docker.Exec(context.WithoutCancel(t.Context()), "pod", "rm", "--force", "--time=0", "pod"); err != nil || r.Exit != 0 {
-				t.Errorf("podman pod rm: %v %s", err, r.Stderr)
-			}
-		})
-		in := func(role string) ec2.Container {
-			return ec2.Container{Role: role, Options: []string{"--pod=pod"}}
-		}
-		reader, writer, none := w.live(t, in("reader")), w.live(t, in("writer")), w.live(t, in(""))
-		wantCredentials(t, w.credentialsOf(t, reader), cloud.TaskReader)
-		wantCredentials(t, w.credentialsOf(t, writer), cloud.TaskWriter)
-		wantNotTheirs(t, w.credentialsOf(t, none))
-		wantRole(t, w.start(t, in("reader")), cloud.TaskReader)
-	})
 }
 
 // TestPodOfAnotherKind: as Kubernetes makes pods, with a pause container whose namespace the others join.
