@@ -86,11 +86,27 @@ func (p *Process) ask(ctx context.Context, r *raw, f *diagnose.Facts) {
 
 // mayEnter says why we cannot go into the process's network namespace.
 func (p *Process) mayEnter() error {
-	_, err := netns.Do(p.net, func() (struct{}, error) { return struct{}{}, nil })
+	_, err := p.inside(func() (net.Conn, error) { return nil, nil }) //nolint:nilnil // only the way there is tried
 	if errors.Is(err, unix.EPERM) {
 		return unix.EPERM
 	}
 	return err
+}
+
+// inside runs f in the process's network namespace. To go there takes rights, unless it is our own.
+func (p *Process) inside(f func() (net.Conn, error)) (net.Conn, error) {
+	own, err := netns.Current()
+	if err != nil {
+		return nil, err
+	}
+	same, err := own.Same(p.net)
+	if err := errors.Join(err, own.Close()); err != nil {
+		return nil, err
+	}
+	if same {
+		return f()
+	}
+	return netns.Do(p.net, f)
 }
 
 // containerURL is what the container variables lead to, if it can be asked without a name server.
@@ -132,7 +148,7 @@ func (p *Process) get(ctx context.Context, method, target string, header http.He
 	transport := &http.Transport{
 		DisableKeepAlives: true, DisableCompression: true, Proxy: nil, // never by a proxy: the namespace itself is asked
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			c, err := netns.Do(p.net, func() (net.Conn, error) {
+			c, err := p.inside(func() (net.Conn, error) {
 				d := net.Dialer{Timeout: connectLimit}
 				d.SetMultipathTCP(false)
 				return d.DialContext(ctx, "tcp", addr) // addr is literal: nothing is resolved on another thread

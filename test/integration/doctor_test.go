@@ -25,12 +25,12 @@ import (
 type diagnosis struct {
 	Role     string
 	Findings []finding
-	Chains   []struct {
-		SDK, Source, Detail string
-	}
-	Unseen  []string
-	Seconds float64
+	Chains   []chain
+	Unseen   []string
+	Seconds  float64
 }
+
+type chain struct{ SDK, Source, Detail string }
 
 type finding struct {
 	Code, Severity, What string
@@ -107,6 +107,7 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		w.prepare(t)
 		var matrix strings.Builder
+		predicted := map[string]bool{} // by container: whether Go v2 has credentials
 		for _, i := range conditions() {
 			if i.once && w.way != container.WayCDI {
 				continue
@@ -122,7 +123,9 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 				t.Logf("taskrole doctor, %s:\n%s", i.name, text)
 			}
 			restore()
-			w.remove(t, id)
+			if i.during == nil && len(i.serve) == 0 && len(d.Chains) > 0 {
+				predicted[id] = !slices.ContainsFunc(d.Chains, func(c chain) bool { return c.SDK == "go-v2" && c.Source == "nowhere" })
+			}
 			fmt.Fprintf(&matrix, "%-30s %-32s %-32s %5.0f ms\n", i.name, i.want, d.codes(), d.Seconds*1000)
 			if d.codes() != i.want {
 				t.Errorf("%s: found %q, want exactly %q: %+v", i.name, d.codes(), i.want, d)
@@ -130,9 +133,7 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 			if evidence := fmt.Sprintf("%+v", d.Findings); !strings.Contains(evidence, i.evidence) {
 				t.Errorf("%s: the evidence is %s, want it to contain %q", i.name, evidence, i.evidence)
 			}
-			if i.source != "" && !slices.ContainsFunc(d.Chains, func(c struct{ SDK, Source, Detail string }) bool {
-				return c.SDK == "go-v2" && c.Source == i.source
-			}) {
+			if i.source != "" && !slices.ContainsFunc(d.Chains, func(c chain) bool { return c.SDK == "go-v2" && c.Source == i.source }) {
 				t.Errorf("%s: chains %+v, want Go v2 to have credentials from %s", i.name, d.Chains, i.source)
 			}
 			if d.Seconds > 5 {
@@ -140,7 +141,33 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 			}
 		}
 		t.Logf("injected × reported on %s:\n%s", w.name, matrix.String())
+		w.compare(t, predicted)
 	})
+}
+
+// compare asks what the SDK in the containers, Go v2, found in fact, which it wrote down when it began.
+func (w *world) compare(t *testing.T, predicted map[string]bool) {
+	t.Helper()
+	with := 0
+	for id, want := range predicted {
+		var text string
+		eventually(t, func() error {
+			if text = w.must(t, "logs", id); !strings.Contains(text, "HOSTNAME=") { // the step after the keys
+				return fmt.Errorf("%s: the SDK has not ended its search: %q", id, text)
+			}
+			return nil
+		})
+		if got := strings.Contains(text, "access_key_id"); got != want {
+			t.Errorf("%s: the doctor says that Go v2 has credentials: %v, and Go v2 has: %v", id, want, got)
+		}
+		if want {
+			with++
+		}
+	}
+	if with == 0 || with == len(predicted) {
+		t.Errorf("of %d predictions %d are the same", len(predicted), with)
+	}
+	t.Logf("the real SDK agrees with all %d predictions", len(predicted))
 }
 
 // TestDoctorFindsNothingWrongWithTheHealthy in every network mode, with a role and without.
@@ -189,7 +216,7 @@ func TestAuditListsWhoHasWhat(t *testing.T) {
 	}
 	// One whose command holds a key, and an image of it: the key is in the image's history for good.
 	w.must(t, "create", "--name=doctor-audit-made", "--network=none", "--env="+session[0], "probe", "env", theAKIA)
-	t.Cleanup(func() { w.remove(t, "doctor-audit-made") })
+	w.removeLater(t, "doctor-audit-made")
 	w.must(t, "commit", "--change=ENV AWS_ACCESS_KEY_ID="+theAKIA, "doctor-audit-made", "audit-image")
 	t.Cleanup(func() { _, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "rmi", "audit-image") })
 

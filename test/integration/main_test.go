@@ -130,6 +130,7 @@ type world struct {
 	agent    *exec.Cmd
 	through  []string      // a command that becomes the agent, where a test wants one
 	done     chan struct{} // closed when the agent has ended
+	doomed   []string      // containers that the test removes at its end
 }
 
 // bin is the path of a program that make build made.
