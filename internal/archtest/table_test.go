@@ -20,7 +20,7 @@ var house = []floor{
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "address companion config container control engine/docker envfile fault hostrole instancerole launch setup table terminal"},
+		{"cli", "address companion config container control doc engine/docker envfile fault hostrole instancerole launch manual setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec cgroups config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
 			"hostimds instance netns nft policy secret systemd taskmeta"},
 		{"doctor", "address audit config container control diagnose engine/docker facts fault launch policy secret table"},
@@ -64,6 +64,7 @@ var house = []floor{
 		{"envfile", "fault secret"},
 		{"diagnose", ""},
 		{"jsontext", ""},
+		{"manual", ""},
 		{"ociedit", "fault jsontext"},
 		{"policy", "container"},
 		{"table", ""},
@@ -72,6 +73,7 @@ var house = []floor{
 		{"address", ""},
 		{"arn", ""},
 		{"container", ""},
+		{"doc", ""},
 		{"fault", ""},
 		{"grant", "arn"},
 		{"instance", ""},
@@ -123,11 +125,12 @@ var doors = []door{
 	{"github.com/mdlayher/netlink", "nft"},
 	{"github.com/containerd/errdefs", "engine/docker"},
 	{"github.com/coreos/go-systemd/", "systemd"},
+	{"github.com/cpuguy83/go-md2man/", "manual"},
 	{"github.com/moby/moby/", "engine/docker"},
 	{"github.com/opencontainers/runtime-spec", "lab/engine lab/engine/ocirun"},
 	{"github.com/rclone/gofakes3", "lab/s3"},
 	{"github.com/rogpeppe/go-internal/diff", "setup"},
-	{"github.com/spf13/cobra", "cli lab/cli"},
+	{"github.com/spf13/", "cli lab/cli"},
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
 	{"golang.org/x/sys/unix", "attest control facts hook netns nft readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +

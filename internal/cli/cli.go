@@ -71,7 +71,8 @@ func newRoot(o Options) *cobra.Command {
 		Long: `taskrole gives containers AWS roles of their own: temporary, rotated, one for each
 container, at the addresses where every AWS SDK looks. It needs no ECS, and no
 network in the container.`,
-		Example: `  taskrole config check                # is /etc/taskrole/config.yaml usable?
+		Example: `  taskrole setup                       # what would be installed on this host?
+  taskrole config check                # is /etc/taskrole/config.yaml usable?
   taskrole agent                       # serve the roles it names
   docker run --device taskrole/role=s3-reader amazon/aws-cli s3 ls
   docker run --runtime taskrole -e TASKROLE=s3-reader amazon/aws-cli s3 ls`,

@@ -9,7 +9,7 @@ import (
 	"taskrole/internal/setup"
 )
 
-// extras are the files that cobra can make of the commands.
+// extras are the files that are made of the commands: completions, and the manual.
 func extras(root *cobra.Command) ([]setup.File, error) {
 	var files []setup.File
 	for _, c := range []struct {
@@ -25,6 +25,9 @@ func extras(root *cobra.Command) ([]setup.File, error) {
 			return nil, fmt.Errorf("make %s: %w", c.path, err)
 		}
 		files = append(files, setup.File{Path: c.path, Data: b.Bytes()})
+	}
+	for _, page := range pages(root) {
+		files = append(files, setup.File{Path: "share/man/" + page.Path(), Data: page.Roff()})
 	}
 	return files, nil
 }
