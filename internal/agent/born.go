@@ -14,11 +14,14 @@ import (
 	"taskrole/internal/fault"
 )
 
-// How long a container's first process is waited for once its cgroup is there, and how often it is looked for. An OCI
-// runtime takes some ten milliseconds from the one to the program of the container.
+// How long a container's first process is waited for once its cgroup is there, and how often it is looked for: often at
+// first, because an OCI runtime takes only some ten milliseconds from the one to the program of the container. On the
+// host's network nobody ever comes.
 const (
 	birthPatience = 3 * time.Second
 	birthTick     = 500 * time.Microsecond
+	birthLooks    = 400 // as often as that
+	birthLater    = 20 * time.Millisecond
 )
 
 // nurseries are the directories in which engines make the cgroups of containers where nobody says otherwise: Docker's
@@ -100,7 +103,10 @@ func (a *Agent) meet(ctx context.Context, id container.ID, cgroup string) {
 func (a *Agent) awaitBirth(ctx context.Context, id container.ID, role, cgroup string) (attach.Target, error) {
 	tick := time.NewTicker(birthTick)
 	defer tick.Stop()
-	for {
+	for looks := 0; ; looks++ {
+		if looks == birthLooks {
+			tick.Reset(birthLater)
+		}
 		if pid := a.tree.Alone(cgroup); pid != 0 {
 			t, err := a.newborn(ctx, id, role, cgroup, pid)
 			if err == nil {

@@ -15,14 +15,6 @@ import (
 	"taskrole/internal/netns"
 )
 
-// Refused returns the containers that ask by label for a role and run without, the oldest refusal first.
-func (a *Agent) Refused() []Refusal {
-	if a.late == nil {
-		return nil
-	}
-	return a.late.refused()
-}
-
 // newLate makes what follows the engine, where the configuration wants it. It returns nil otherwise.
 func (a *Agent) newLate(cfg *config.Config) *late {
 	if a.engine == nil || !cfg.Late {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"taskrole/internal/container"
+	"taskrole/internal/control"
 	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
 	"taskrole/lab/probe/report"
@@ -122,10 +124,20 @@ func (w *world) refusedLate(tb testing.TB, id, code string) {
 		}
 		return nil
 	})
-	for _, a := range w.attached(tb) {
+	l, err := control.List(tb.Context(), w.socket())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, a := range l.Containers {
 		if string(a.ID) == id && a.Way == container.WayLabel {
 			tb.Errorf("attached after a refusal: %+v", a)
 		}
+	}
+	told := func(r control.Refusal) bool {
+		return string(r.ID) == id && string(r.Code) == code && r.Way == container.WayLabel
+	}
+	if !slices.ContainsFunc(l.Refusals, told) {
+		tb.Errorf("taskrole ps does not tell that %.12s is refused with %s: %+v", id, code, l.Refusals)
 	}
 }
 
