@@ -317,6 +317,9 @@ func (l look) profile() result {
 	if len(found) > 0 {
 		return absent(fmt.Sprintf("profile %q in %s has no credentials", name, strings.Join(found, " and ")))
 	}
+	if l.Credentials.State == NotLooked && l.Config.State == NotLooked {
+		return absent("no file was looked at")
+	}
 	if variable == "" {
 		return absent("no file has the profile \"default\"")
 	}

@@ -218,6 +218,7 @@ type Host struct {
 	ConfigError string // of the configuration; "" if it is fine or was not looked at
 	ConfigPath  string
 	Roles       int
+	Guard       string // the configuration's mode: off, audit, enforce; "" where there is none
 	Engine      string // "", or why the engine does not answer
 	Kernel      string
 	Now         time.Time

@@ -81,6 +81,7 @@ var rules = []rule{
 	{"imds-v2-required", v2Required},
 	{"imds-off", imdsOff},
 	{"imds-no-role", imdsNoRole},
+	{"imds-guarded", imdsGuarded},
 	{"imds-unreachable", imdsUnreachable},
 	{"no-credentials", noCredentials},
 	// It works, and not as somebody thinks it does.
@@ -171,7 +172,7 @@ var causes = map[Code][]Code{
 	"container-endpoint-error":       {"uri-empty", "uri-malformed", "endpoint-foreign", "role-not-attached", "sts-refused", "host-identity-missing"},
 	"credentials-incomplete":         {"endpoint-foreign", "credentials-expired"},
 	"imds-unreachable": {
-		"imds-disabled", "uri-empty", "uri-malformed", "agent-down", "addresses-missing", "full-uri-refused", "token-file-newline",
+		"imds-guarded", "imds-disabled", "uri-empty", "uri-malformed", "agent-down", "addresses-missing", "full-uri-refused", "token-file-newline",
 		"token-file-unreadable", "container-endpoint-unreachable", "container-endpoint-error", "credentials-incomplete",
 		"endpoint-foreign", "credentials-partial", "profile-missing", "web-identity-incomplete", "role-not-attached",
 	},

@@ -71,6 +71,10 @@ func TestFindings(t *testing.T) {
 			f.IMDS = diagnose.IMDS{Token: answer(diagnose.Unreachable, 0), V1: answer(diagnose.Unreachable, 0)}
 			f.Net.Known = true
 		}, []string{"imds-unreachable"}},
+		"guarded": {[]string{region, other}, func(f *diagnose.Facts) {
+			f.IMDS = diagnose.IMDS{Token: answer(diagnose.Dropped, 0), V1: answer(diagnose.Dropped, 0)}
+			f.Net, f.Host.Guard = diagnose.Network{Known: true, Routed: true, Devices: []string{"eth0"}}, "enforce"
+		}, []string{"imds-guarded"}},
 		"disabled":  {[]string{region, other, "AWS_EC2_METADATA_DISABLED=true"}, nil, []string{"imds-disabled"}},
 		"ambiguous": {[]string{rel, region, other, "AWS_EC2_METADATA_DISABLED=1"}, nil, []string{"imds-disabled-ambiguous"}},
 		"throttled": {[]string{region, other}, func(f *diagnose.Facts) {

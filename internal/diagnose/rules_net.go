@@ -245,8 +245,27 @@ func imdsNoRole(f *Facts) *Finding {
 	}
 }
 
+// leftAtIMDS are the SDKs whose search ends at IMDS, without credentials.
+func leftAtIMDS(f *Facts) []SDK {
+	return which(f, func(l look) bool { return reaches(f, l.sdk, inIMDS.name) && ChainOf(f, l.sdk).Source == FromNowhere })
+}
+
+// imdsGuarded is what the guard is for: no mistake, but a container that needs credentials has none.
+func imdsGuarded(f *Facts) *Finding {
+	hit := leftAtIMDS(f)
+	t := f.IMDS.Token
+	if f.Host.Guard != "enforce" || t.Outcome != Dropped || !f.Net.Routed || len(hit) == 0 || f.ours() {
+		return nil
+	}
+	return &Finding{
+		Severity: Error, What: "taskrole's guard keeps the container from the host's role, and it has no other",
+		Evidence: []string{t.says(), "configuration: guard is enforce, and the namespace has a route to the metadata service"}, Affects: hit,
+		Fix: "give the container a role of its own, or except it in the configuration", Commands: f.instead(),
+	}
+}
+
 func imdsUnreachable(f *Facts) *Finding {
-	hit := which(f, func(l look) bool { return reaches(f, l.sdk, inIMDS.name) && ChainOf(f, l.sdk).Source == FromNowhere })
+	hit := leftAtIMDS(f)
 	t := f.IMDS.Token
 	if !slices.Contains([]Outcome{Refused, Unreachable, Silent, Dropped, Broken}, t.Outcome) || f.IMDS.V1.Outcome == Answered || len(hit) == 0 || f.ours() {
 		return nil
@@ -294,6 +313,6 @@ func hostRole(f *Facts) *Finding {
 	return &Finding{
 		Severity: Warning, What: "the container acts as the host: it holds the instance's role " + f.IMDS.Role,
 		Evidence: []string{"instance metadata lists the role " + f.IMDS.Role, "no earlier step of the chain has credentials"},
-		Affects:  hit, Fix: "give the container a role of its own", Commands: f.instead(),
+		Affects:  hit, Fix: "give the container a role of its own, and keep all others from the host's with guard: enforce", Commands: f.instead(),
 	}
 }

@@ -122,6 +122,11 @@ type doctor struct {
 	unseen []string
 }
 
+// aims says whether something else than the host is looked at, whose configuration is a finding.
+func (d *doctor) aims() bool {
+	return d.query.Container != "" || d.query.PID != 0 || d.query.Image != ""
+}
+
 // settings reads where the agent and the engine are.
 func (d *doctor) settings() {
 	d.socket, d.engine = control.DefaultSocket, config.DefaultDocker
@@ -131,7 +136,7 @@ func (d *doctor) settings() {
 		if f := (*fault.Error)(nil); errors.As(err, &f) {
 			d.cfgErr = f.What
 		}
-		if !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(d.query.ConfigPath); err == nil && d.aims() { // without taskrole there is none
 			d.unseen = append(d.unseen, "the configuration: it cannot be used; \"taskrole doctor\" says why")
 		}
 		return
@@ -326,6 +331,9 @@ func (d *doctor) conclude(f *diagnose.Facts) *Report {
 	if f.Host.Now.IsZero() {
 		f.Host.Now = time.Now()
 	}
+	if d.cfg != nil {
+		f.Host.Guard = string(d.cfg.Guard.Mode)
+	}
 	h := facts.Host()
 	f.Host.SkLookup, f.Host.Kernel = h.SkLookup, h.Kernel
 	r := &Report{Subject: f.Subject, Role: f.Role.Name, Findings: diagnose.Findings(f), Unseen: append(d.unseen, f.Unseen...)}
@@ -340,7 +348,7 @@ func (d *doctor) host(ctx context.Context) *Report {
 	f := &diagnose.Facts{Host: facts.Host()}
 	f.Host.ConfigPath, f.Host.ConfigError, f.Host.Now = d.query.ConfigPath, d.cfgErr, time.Now()
 	if d.cfg != nil {
-		f.Host.Roles = len(d.cfg.Roles)
+		f.Host.Roles, f.Host.Guard = len(d.cfg.Roles), string(d.cfg.Guard.Mode)
 	}
 	switch _, err := control.List(ctx, d.socket); fault.CodeOf(err) {
 	case "":
@@ -352,7 +360,7 @@ func (d *doctor) host(ctx context.Context) *Report {
 	}
 	if d.engine != "" {
 		if e, err := docker.New(d.engine); err == nil {
-			if _, err := e.Lookup(ctx, "0000"); err != nil {
+			if _, err := e.Containers(ctx); err != nil {
 				f.Host.Engine = fault.As(err).What
 			}
 			_ = e.Close() // connections for asking only

@@ -34,7 +34,11 @@ func write(out io.Writer, r *Report, asJSON bool) error {
 func title(b *strings.Builder, r *Report) {
 	s := r.Subject
 	if h := r.host; h != nil {
-		fmt.Fprintf(b, "This host: Linux %s, cgroup %s, %d roles in %s\n\n", h.Kernel, h.Cgroup, h.Roles, h.ConfigPath)
+		fmt.Fprintf(b, "This host: Linux %s, cgroup %s", h.Kernel, h.Cgroup)
+		if h.ConfigError == "" {
+			fmt.Fprintf(b, ", %d roles in %s, guard %s", h.Roles, h.ConfigPath, h.Guard)
+		}
+		b.WriteString("\n\n")
 		return
 	}
 	var words []string

@@ -41,7 +41,8 @@ type Process struct {
 	unseen []string
 }
 
-// Open opens the process for looking. The error is a fault. What may not be looked at is remembered, and no error.
+// Open opens the process for looking. The error is a fault: container-gone, or permission-denied where its environment
+// may not be read, without which everything would be guessed. What else may not be looked at is remembered.
 func Open(pid int) (*Process, error) {
 	p := &Process{pid: pid, pidfd: -1}
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -53,11 +54,11 @@ func Open(pid int) (*Process, error) {
 		return nil, errors.Join(p.gone(err), p.Close())
 	}
 	p.exe, _ = os.Readlink(p.path("exe")) // empty where it may not be seen
-	if b, err := readSome(p.path("environ"), maxEnviron); err != nil {
-		p.blind("its environment", err)
-	} else {
-		p.env = splitEnviron(b)
+	b, err := readSome(p.path("environ"), maxEnviron)
+	if err != nil {
+		return nil, errors.Join(p.closed(err), p.Close())
 	}
+	p.env = splitEnviron(b)
 	if p.root, err = os.OpenFile(p.path("root"), unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		p.root = nil
 		p.blind("its files", err)
@@ -74,6 +75,15 @@ func Open(pid int) (*Process, error) {
 
 func (p *Process) gone(err error) error {
 	return fault.Wrap(err, fault.ContainerGone, fmt.Sprintf("process %d ended while it was looked at", p.pid), "try again")
+}
+
+// closed is the fault of a process that we may not look at.
+func (p *Process) closed(err error) error {
+	if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+		return p.gone(err)
+	}
+	return fault.Wrap(err, fault.PermissionDenied, fmt.Sprintf("the environment of process %d may not be read", p.pid),
+		"run it as root, or as the process's user")
 }
 
 func (p *Process) path(name string) string { return filepath.Join("/proc", strconv.Itoa(p.pid), name) }

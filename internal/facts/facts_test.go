@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"taskrole/internal/diagnose"
 	"taskrole/internal/facts"
+	"taskrole/internal/fault"
 	"taskrole/internal/testkit"
 )
 
@@ -164,6 +166,21 @@ func TestFilesAreSeenAsTheProcessSeesThem(t *testing.T) {
 	}
 	if f := process(t, root, 1000, "HOME=/home"); f.Config.State != diagnose.Unreadable {
 		t.Errorf("a file of root's with mode 600 is %s for user 1000, want unreadable", f.Config.State)
+	}
+}
+
+// TestWhatMayNotBeReadIsNotGuessed: somebody else's process.
+func TestWhatMayNotBeReadIsNotGuessed(t *testing.T) {
+	if os.Geteuid() == 0 {
+		// Root may read all: ask as somebody else, on this thread, which then ends.
+		runtime.LockOSThread()
+		if err := syscall.Setfsuid(65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := facts.Open(1)
+	if fault.CodeOf(err) != fault.PermissionDenied || !strings.Contains(err.Error(), "as root") {
+		t.Errorf("process 1, looked at by somebody else: %v, want permission-denied", err)
 	}
 }
 

@@ -56,8 +56,8 @@ func environments() []injected {
 	const identity = "AWS_WEB_IDENTITY_TOKEN_FILE=/token"
 	return []injected{
 		{name: "token forgotten", want: "session-token-missing", show: true, c: with(session[:2]...), source: "environment"},
-		{name: "secret forgotten", want: "credentials-partial", c: with(session[:1]...)},
-		{name: "long-lived key", want: "keys-long-lived", c: with("AWS_ACCESS_KEY_ID="+theAKIA, session[1])},
+		{name: "secret forgotten", want: "credentials-partial", once: true, c: with(session[:1]...)},
+		{name: "long-lived key", want: "keys-long-lived", once: true, c: with("AWS_ACCESS_KEY_ID="+theAKIA, session[1])},
 		{name: "token of another key", want: "session-token-unexpected", once: true, c: with("AWS_ACCESS_KEY_ID="+theAKIA, session[1], session[2])},
 		{name: "two tokens", want: "session-token-stale", once: true, c: with(append(session, "AWS_SECURITY_TOKEN=another")...)},
 		{name: "token by its old name", want: "session-token-stale", once: true, c: with(session[0], session[1], "AWS_SECURITY_TOKEN="+theToken)},
@@ -127,7 +127,7 @@ func endpoints() []injected {
 	none := ec2.Container{Network: ec2.NetworkNone, Env: []string{relative}}
 	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	return []injected{
-		{name: "URI copied from ECS", want: "container-endpoint-unreachable", c: none},
+		{name: "URI copied from ECS", want: "container-endpoint-unreachable", once: true, c: none},
 		{name: "an endpoint that is well", c: none, once: true, serve: at(document(theToken, later)), source: "container endpoint"},
 		{name: "endpoint serves the dead", want: "credentials-expired", once: true, c: none, serve: at(document(theToken, "2020-01-01T00:00:00Z"))},
 		{name: "endpoint without a token", want: "credentials-incomplete", once: true, c: none, serve: at(document("", later))},
@@ -191,9 +191,9 @@ func metadata() []injected {
 			during: func(t *testing.T, w *world, id string) func() { return w.lose(t, id, address.IMDS.Addr()) },
 		},
 		{name: "host's role", want: "host-role", c: with(), source: "instance metadata"},
-		{name: "host's role, host network", want: "host-role", c: ec2.Container{Network: ec2.NetworkHost}, source: "instance metadata"},
-		{name: "hop limit", want: "imds-hop-limit", c: with(), during: hops(true)},
-		{name: "hop limit, IMDSv1", want: "imds-v1-fallback", c: with(), during: hops(false), source: "instance metadata"},
+		{name: "host's role, host network", want: "host-role", once: true, c: ec2.Container{Network: ec2.NetworkHost}, source: "instance metadata"},
+		{name: "hop limit", want: "imds-hop-limit", once: true, c: with(), during: hops(true)},
+		{name: "hop limit, IMDSv1", want: "imds-v1-fallback", once: true, c: with(), during: hops(false), source: "instance metadata"},
 		{name: "token refused", want: "imds-v2-required", once: true, c: none, serve: fakeIMDS(405, 401, 0)},
 		{name: "clock", want: "clock-skew", once: true, c: none, serve: fakeIMDS(200, 200, -20*time.Minute)},
 		{name: "instance without a role", want: "imds-no-role", once: true, c: none, serve: fakeIMDS(200, 404, 0)},
@@ -202,6 +202,13 @@ func metadata() []injected {
 			during: func(_ *testing.T, w *world, _ string) func() {
 				w.cloud.SetMetadataEnabled(false)
 				return func() { w.cloud.SetMetadataEnabled(true) }
+			},
+		},
+		{
+			name: "guard", want: "imds-guarded", once: true, c: with(),
+			during: func(t *testing.T, w *world, _ string) func() {
+				w.guard(t, "enforce")
+				return func() { w.guard(t, `"off"`) }
 			},
 		},
 		{
