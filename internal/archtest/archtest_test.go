@@ -383,6 +383,16 @@ func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
 	}
 }
 
+// TestTheReadmesShowTheSameCommands keeps the Japanese README from falling behind: whoever changes a command or an example
+// in one meets the other.
+func TestTheReadmesShowTheSameCommands(t *testing.T) {
+	fenced := regexp.MustCompile("(?s)```.*?```")
+	english, japanese := fenced.FindAllString(read(t, "README.md"), -1), fenced.FindAllString(read(t, "README.ja.md"), -1)
+	if len(english) == 0 || !slices.Equal(english, japanese) {
+		t.Errorf("README.md has the blocks\n%s\nand README.ja.md\n%s", strings.Join(english, "\n"), strings.Join(japanese, "\n"))
+	}
+}
+
 func read(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(top, name))

@@ -91,6 +91,9 @@ func dockerFacts(b []byte) (facts, error) {
 	}, nil
 }
 
+// podmanCDI are where Podman looks for CDI documents, as it does not say.
+var podmanCDI = []string{"/etc/cdi", "/var/run/cdi"}
+
 func podmanFacts(b []byte) (facts, error) {
 	var info struct {
 		Version struct{ Version string } `json:"version"`
@@ -100,7 +103,7 @@ func podmanFacts(b []byte) (facts, error) {
 	}
 	f := facts{engine: Podman, version: info.Version.Version}
 	if atLeast(f.version, 4, 1) { //nolint:mnd // Podman 4.1 was the first
-		f.cdiSomewhere = true
+		f.cdiDirs = podmanCDI
 	}
 	return f, nil
 }

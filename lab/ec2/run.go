@@ -143,18 +143,33 @@ func (d *Docker) Exec(ctx context.Context, args ...string) (Result, error) {
 }
 
 func (d *Docker) exec(ctx context.Context, stdin io.Reader, args ...string) (Result, error) {
-	what := string(d.plan.Kind) + " " + args[0]
 	cmd := exec.CommandContext(ctx, d.cli, args...)
 	cmd.Env = []string{
 		"PATH=" + engineroot.Path, "HOME=" + d.plan.Dir, "DOCKER_HOST=" + d.Host(), "CONTAINERD_ADDRESS=" + d.plan.Socket(),
 	}
+	cmd.Stdin = stdin
+	// Podman's client is the engine itself: what it leaves running must end with the engine.
+	return d.inside(ctx, cmd, string(d.plan.Kind)+" "+args[0], d.plan.Kind == engineroot.Podman)
+}
+
+// Shell runs a script by bash on the host as the engine sees it: in its root file system, of which every engine has a
+// copy of its own, and in the instance's network. What it leaves running ends with the engine.
+func (d *Docker) Shell(ctx context.Context, script string, env ...string) (Result, error) {
+	cmd := exec.CommandContext(ctx, "/bin/bash", "-s")
+	cmd.Env = append([]string{"PATH=" + engineroot.Path, "HOME=/root", "DOCKER_HOST=" + d.Host()}, env...)
+	cmd.Stdin = strings.NewReader(script)
+	return d.inside(ctx, cmd, "bash", true)
+}
+
+// inside runs cmd in the instance's network namespace and the engine's root; with its it is one of the engine's own
+// processes.
+func (d *Docker) inside(ctx context.Context, cmd *exec.Cmd, what string, its bool) (Result, error) {
 	cmd.Dir = "/"
 	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	isolate(cmd)
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	if d.plan.Kind == engineroot.Podman {
-		// It is the engine itself: what it leaves running must end with the engine.
+	if its {
 		group, err := os.Open(filepath.Join(d.Root(), d.plan.Daemons()))
 		if err != nil {
 			return Result{}, fmt.Errorf("%s: find the engine's cgroup: %w", what, err)

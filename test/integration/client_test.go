@@ -36,13 +36,20 @@ func TestAWSCLI(t *testing.T) {
 	}
 }
 
-// importTree makes an image of a root file system, once: it takes seconds.
+// importTree makes an image of a root file system.
 func (w *world) importTree(tb testing.TB, image, dir string) {
 	tb.Helper()
-	if r, err := w.docker.Exec(tb.Context(), "image", "inspect", image); err == nil && r.Exit == 0 {
-		return
+	importTree(tb, w.docker, image, dir, nil)
+}
+
+// importTree makes an image of a root file system, and of files beside it: path inside to path on this machine.
+func importTree(tb testing.TB, d *ec2.Docker, image, dir string, files map[string]string, changes ...string) {
+	tb.Helper()
+	args := []string{"--create", "--directory=" + dir, "--exclude=./dev/*"}
+	for inside, path := range files {
+		args = append(args, "--transform=s,^"+strings.TrimPrefix(path, "/")+"$,"+inside+",", path)
 	}
-	tar := exec.CommandContext(tb.Context(), "tar", "--create", "--directory="+dir, "--exclude=./dev/*", ".")
+	tar := exec.CommandContext(tb.Context(), "tar", append(args, ".")...)
 	out, err := tar.StdoutPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -50,7 +57,7 @@ func (w *world) importTree(tb testing.TB, image, dir string) {
 	if err := tar.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	err = w.docker.ImportImage(tb.Context(), image, out)
+	err = d.ImportImage(tb.Context(), image, out, changes...)
 	if err := errors.Join(err, tar.Wait()); err != nil {
 		tb.Fatal(err)
 	}
