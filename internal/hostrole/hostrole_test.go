@@ -59,6 +59,12 @@ func TestMain(m *testing.M) {
 
 // sdk does what os.Args[2] says: once, or until the keys change, or until there are none.
 func sdk(until string) error {
+	if until == "terminated" { // what systemctl stop does to the companion
+		if err := terminateCompanion(); err != nil {
+			return err
+		}
+		until = "once"
+	}
 	first := ""
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI"), nil)
@@ -92,6 +98,26 @@ func sdk(until string) error {
 		<-wait.C
 	}
 	return fmt.Errorf("not %s in time", until)
+}
+
+// terminateCompanion sends the signals that a person or a service manager would.
+func terminateCompanion() error {
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, file := range all {
+		words, err := os.ReadFile(file)
+		if err != nil || !strings.HasSuffix(string(words), "\x00serve\x00"+os.Getenv("TEST_SOCKET")+"\x00") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return err
+		}
+		return errors.Join(syscall.Kill(pid, syscall.SIGTERM), syscall.Kill(pid, syscall.SIGINT), syscall.Kill(pid, syscall.SIGHUP))
+	}
+	return errors.New("there is no companion")
 }
 
 // agent is the host's agent, as far as it gives credentials.
@@ -162,6 +188,7 @@ func taskroleExec(t *testing.T, a *agent, command ...string) ran {
 	cmd := exec.CommandContext(t.Context(), self(t), append([]string{"taskrole-exec", a.socket}, command...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Stdin = &stdout, &stderr, strings.NewReader("some input")
+	cmd.Env = append(os.Environ(), "TEST_SOCKET="+a.socket)
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
@@ -206,6 +233,14 @@ func TestExitStatusSignalsAndInputAreTheCommands(t *testing.T) {
 	// A command that waits for its children has none but its own.
 	if r := taskroleExec(t, a, "sh", "-c", "cat /proc/$$/task/$$/children"); len(strings.Fields(r.stdout)) != 1 { // the cat
 		t.Errorf("children of the command: %q, want the one it started", r.stdout)
+	}
+}
+
+func TestCommandThatIsToldToEndKeepsItsRole(t *testing.T) {
+	a := startAgent(t, hourly)
+	r := taskroleExec(t, a, self(t), "sdk", "terminated")
+	if !strings.Contains(r.stdout, " 200 ASIA1 ") {
+		t.Errorf("%v, stdout %q, stderr %q", r.cmd.ProcessState, r.stdout, r.stderr)
 	}
 }
 

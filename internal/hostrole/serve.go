@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"taskrole/internal/broker"
@@ -39,6 +41,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	// Who stops a service sends SIGTERM to the command and to us: the command may need its role to end in order. With it
+	// we end anyway.
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	ctx, stop, err := seat.Watch(ctx)
 	if err != nil {
 		return seat.Failed(err)

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -57,7 +58,10 @@ func Keep(ctx context.Context, o KeepOptions) error {
 	}
 	defer held.close()
 	brought := notYet(cfg)
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(told)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- o.Agent(ctx, o.ConfigPath, o.Logger, nil) }()
@@ -73,8 +77,12 @@ func Keep(ctx context.Context, o KeepOptions) error {
 	if err := errors.Join(seat.Ready(true), seat.Hush()); err != nil {
 		o.Logger.DebugContext(ctx, "nobody waits for this agent any more", slog.String("error", err.Error()))
 	}
-	if needless, err := needed(ctx, held, cfg.Socket, done); !needless {
-		return err // stopped by a signal, or ended by itself: what it brought may still be of use to containers
+	if needless, err := needed(ctx, held, cfg.Socket, done, told); !needless {
+		stop()
+		if err == nil {
+			err = <-done
+		}
+		return err // what it brought may still be of use to containers
 	}
 	// Nobody can begin to need it now: a taskrole run waits for the lock. The document goes first, as long as the socket
 	// keeps another agent from writing its own.
@@ -121,10 +129,7 @@ func answers(ctx context.Context, socket string, done chan error) error {
 		}
 		select {
 		case err := <-done:
-			if err == nil {
-				err = errors.New("the agent ended")
-			}
-			return err
+			return cmp.Or(err, errEnded)
 		case <-ctx.Done():
 			return err
 		case <-time.After(askPause):
@@ -132,9 +137,14 @@ func answers(ctx context.Context, socket string, done chan error) error {
 	}
 }
 
+// errEnded means that an agent ended which nobody had told to.
+var errEnded = errors.New("the agent ended")
+
 // needed waits until no taskrole run lives and no container holds a role; then it says true, with the lock held for
-// itself alone. It says false when the agent has ended before that, or was told to.
-func needed(ctx context.Context, l *lock, socket string, done <-chan error) (needless bool, err error) {
+// itself alone. It says false when the agent has ended, or was told to: that counts as soon as no taskrole run lives,
+// because who stops a service sends SIGTERM to docker run and to us, and the container may need its role to end in order.
+func needed(ctx context.Context, l *lock, socket string, done <-chan error, told <-chan os.Signal) (needless bool, err error) {
+	mayEnd := false
 	for {
 		free, err := l.take(syscall.LOCK_EX)
 		if err != nil {
@@ -145,12 +155,17 @@ func needed(ctx context.Context, l *lock, socket string, done <-chan error) (nee
 				return true, nil
 			}
 			l.release()
+			if mayEnd {
+				return false, nil
+			}
 		}
 		select {
 		case err := <-done:
-			return false, err
+			return false, cmp.Or(err, errEnded)
+		case <-told:
+			mayEnd = true
 		case <-ctx.Done():
-			return false, <-done
+			return false, nil
 		case <-time.After(needPause):
 		}
 	}

@@ -2,11 +2,13 @@ package launch_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,6 +176,46 @@ func TestAgentIsKeptForAContainerThatStays(t *testing.T) {
 		t.Errorf("docker: %q, %v", out, err)
 	}
 	until(t, "socket and lock are gone", func() bool { return gone(dir, "run/s")() && gone(dir, "run/run.lock")() })
+}
+
+// TestAgentThatIsToldToEndWaitsForDocker: as when a service whose command is taskrole run is stopped.
+func TestAgentThatIsToldToEndWaitsForDocker(t *testing.T) {
+	dir := alone(t)
+	wait := taskroleRun(t, dir, "alpine")
+	until(t, "docker runs", there(dir, "started"))
+	create(t, dir, "container")
+	terminate(t, filepath.Join(dir, "config.yaml"))
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		if _, err := control.List(t.Context(), filepath.Join(dir, "run/s")); err != nil {
+			t.Fatalf("the agent ended while docker ran: %v", err)
+		}
+	}
+	create(t, dir, "end")
+	if out, err := wait(); err != nil {
+		t.Errorf("docker: %q, %v", out, err)
+	}
+	until(t, "the agent has ended, though a container holds a role", gone(dir, "run/s"))
+}
+
+// terminate sends SIGTERM to the companion.
+func terminate(t *testing.T, config string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		words, err := os.ReadFile(file)
+		if err != nil || !strings.HasSuffix(string(words), "\x00serve\x00"+config+"\x00") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err := errors.Join(err, syscall.Kill(pid, syscall.SIGTERM)); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("there is no companion")
 }
 
 func TestAgentThatFailsStartsNothingAndLeavesNothing(t *testing.T) {
