@@ -108,6 +108,8 @@ type Options struct {
 	// Stranger takes over connections of processes that are in the namespace but in no container with a role. Their
 	// method Refused says what to answer. Must not be nil, and must not wait.
 	Stranger func(net.Conn)
+
+	direct bool // tests do without sk_lookup, as on a kernel before 5.9
 }
 
 // Attacher keeps the set of attached containers. It is safe for concurrent use.

@@ -62,15 +62,15 @@ type world struct {
 	ended              atomic.Bool // as the last release said
 }
 
-func newWorld(t *testing.T, connections int) *world {
+func newWorld(t *testing.T, connections int, change ...func(attach.Options) attach.Options) *world {
 	t.Helper()
 	w := &world{t: t}
-	w.attacher = newAttacher(t, connections, serveAll(t, ""))
+	w.attacher = newAttacher(t, connections, serveAll(t, ""), change...)
 	t.Cleanup(w.attacher.Close)
 	return w
 }
 
-func newAttacher(tb testing.TB, connections int, stranger func(net.Conn)) *attach.Attacher {
+func newAttacher(tb testing.TB, connections int, stranger func(net.Conn), change ...func(attach.Options) attach.Options) *attach.Attacher {
 	tb.Helper()
 	testkit.Need(tb, testkit.Root, testkit.SkLookup)
 	tree, err := attest.OpenTree()
@@ -78,7 +78,11 @@ func newAttacher(tb testing.TB, connections int, stranger func(net.Conn)) *attac
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = tree.Close() })
-	a, err := attach.New(attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections, Stranger: stranger})
+	o := attach.Options{Logger: slog.New(slog.DiscardHandler), Tree: tree, Connections: connections, Stranger: stranger}
+	for _, f := range change {
+		o = f(o)
+	}
+	a, err := attach.New(o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -158,11 +162,18 @@ func (w *world) mustAttach(c *actor.Actor, id container.ID, role string, change 
 	}
 }
 
+// withPodIdentity is a role with one address more.
+const withPodIdentity = "with-pod-identity"
+
 func (w *world) service(id container.ID, role string) attach.Service {
 	w.prepared.Add(1)
+	dests := []netip.AddrPort{address.ECS, address.IMDS, address.Proxy}
+	if role == withPodIdentity {
+		dests = append(dests, address.PodIdentity)
+	}
 	return attach.Service{
 		Container: container.Container{ID: id}, RoleARN: "arn:" + role, Session: "s-" + string(id),
-		Destinations: []netip.AddrPort{address.ECS, address.IMDS, address.Proxy},
+		Destinations: dests,
 		Handle:       serveAll(w.t, role),
 		Release: func(ended bool) {
 			w.released.Add(1)

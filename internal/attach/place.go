@@ -159,6 +159,9 @@ func (p *place) listen(e *entry, dests []netip.AddrPort) (err error) {
 }
 
 func (p *place) steer(dests []netip.AddrPort) error {
+	if p.a.o.direct {
+		return skl.ErrNotSupported
+	}
 	l, err := p.ns.Listen()
 	if err != nil {
 		return err

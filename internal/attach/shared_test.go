@@ -218,3 +218,79 @@ func TestLookSeesWhatTheContainerTookAway(t *testing.T) {
 		t.Errorf("another container suffers: GET = %s", got)
 	}
 }
+
+// The second container may bring addresses that the first had no need of.
+func TestSecondContainerBringsItsOwnDestinations(t *testing.T) {
+	for name, change := range map[string][]func(attach.Options) attach.Options{"steering": nil, "direct": {attach.Direct}} {
+		t.Run(name, func(t *testing.T) {
+			ns := actor.NewNS(t)
+			w := newWorld(t, 0, change...)
+			a, b := member(t, ns, "a1"), member(t, ns, "b1")
+			w.mustAttach(a, "a1", "reader", mixed)
+			if got := a.Do("get http://169.254.170.23/"); !strings.HasPrefix(got, "error") {
+				t.Errorf("before the second came, GET = %s", got)
+			}
+			w.mustAttach(b, "b1", withPodIdentity, mixed)
+			for who, want := range map[*actor.Actor]string{a: "200 reader", b: "200 " + withPodIdentity} {
+				for _, url := range []string{ecsURL, "http://169.254.170.23/"} {
+					if got := who.Do("get " + url); got != want {
+						t.Errorf("GET %s = %s, want %s", url, got, want)
+					}
+				}
+			}
+			a.End()
+			b.End()
+			eventually(t, "detached", func() bool { return len(w.attacher.List()) == 0 })
+			if left := addresses(t, ns); len(left) != 0 {
+				t.Errorf("left on lo: %v", left)
+			}
+		})
+	}
+}
+
+// Before Linux 5.9 the kernel cannot steer: port 80 of our addresses is taken itself.
+func TestKernelThatCannotSteer(t *testing.T) {
+	ns := actor.NewNS(t)
+	w := newWorld(t, 0, attach.Direct)
+	a, b, none := member(t, ns, "a1"), member(t, ns, "b1"), member(t, ns, "d1")
+	w.mustAttach(a, "a1", "reader", mixed)
+	w.mustAttach(b, "b1", "writer", mixed)
+	for who, want := range map[*actor.Actor]string{a: "200 reader", b: "200 writer", none: "404 " + string(fault.NotThisContainer)} {
+		for _, url := range []string{ecsURL, "http://169.254.169.254/", "http://127.0.0.1:61170/"} {
+			if got := who.Do("get " + url); got != want {
+				t.Errorf("GET %s = %s, want %s", url, got, want)
+			}
+		}
+	}
+	if list := w.attacher.Look(); len(list) != 2 || !list[0].Direct || list[0].Missing != "" {
+		t.Errorf("Look = %+v", list)
+	}
+	if got := none.Do("serve 0.0.0.0:80"); !strings.Contains(got, "address already in use") {
+		t.Errorf("an application takes port 80: %s", got)
+	}
+	a.End()
+	b.End()
+	eventually(t, "detached", func() bool { return len(w.attacher.List()) == 0 && w.released.Load() == 2 })
+	if left := addresses(t, ns); len(left) != 0 {
+		t.Errorf("left on lo: %v", left)
+	}
+	if got := none.Do("serve 0.0.0.0:80"); got != "<nil>" {
+		t.Errorf("afterwards the port is not free: %s", got)
+	}
+}
+
+// A kernel that cannot steer and an application that has port 80 already: refused, and nothing is left.
+func TestPortThatIsTakenWhereTheKernelCannotSteer(t *testing.T) {
+	ns := actor.NewNS(t)
+	w := newWorld(t, 0, attach.Direct)
+	a := actor.Start(t, ns, "")
+	if got := a.Do("serve 0.0.0.0:80"); got != "<nil>" {
+		t.Fatal(got)
+	}
+	if _, _, err := w.attach(a, "a1", "reader"); err == nil {
+		t.Error("attached where the port is taken")
+	}
+	if left := addresses(t, ns); len(left) != 0 || len(w.attacher.List()) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
