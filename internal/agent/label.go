@@ -152,7 +152,12 @@ func (a *Agent) proved(ctx context.Context, id container.ID, role string, p *att
 	if err != nil {
 		return attach.Target{}, badDescriptor(err, id)
 	}
-	return attach.Target{ID: id, Role: role, Way: container.WayLabel, Process: p, NS: ns}, nil
+	// One that is just being started still has all that its runtime has, and counts as able to listen in.
+	confined, err := p.Confined()
+	if err != nil {
+		return attach.Target{}, errors.Join(badDescriptor(err, id), ns.Close())
+	}
+	return attach.Target{ID: id, Role: role, Way: container.WayLabel, Process: p, NS: ns, Confined: confined}, nil
 }
 
 // checkLate refuses the host's network: what is served there is only what the environment names, and a container that
