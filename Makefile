@@ -12,7 +12,7 @@ BENCH ?=
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-netns test-integration conformance docker judges shells engines clients bench lint fmt clean
+.PHONY: help demo build test test-unit test-netns test-integration test-systemd conformance docker judges shells engines clients bench lint fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,6 +37,9 @@ test-netns: ## the tests that need root and network namespaces, none skipped
 
 test-integration: ## the tests with real engines
 	@$(GO) run ./test/levels integration
+
+test-systemd: build docker judges ## the unit under a real systemd, on a copy of this machine's root; not part of make test
+	@$(GO) test -tags=systemd -v -count=1 -timeout=5m -exec="$(CURDIR)/scripts/isolated" ./test/systemd
 
 conformance: build engines clients ## real SDKs in real containers: 20 minutes, writes doc/conformance.md (CONFORMANCE='-clients=boto3,curl -slow=false')
 	@$(GO) test -tags=conformance -v -count=1 -run=TestConformance -timeout=90m \
@@ -82,7 +85,7 @@ bench: build engines ## what a role costs, against a bare net/http handler (writ
 
 lint: ## formatting, vet, the linters, and go.mod
 	@$(GO) mod tidy -diff
-	@$(GO) vet -tags=integration ./...
+	@$(GO) vet -tags=integration,systemd ./...
 	@$(LINT) run ./...
 	@$(LINT) fmt --diff $(SOURCES)
 

@@ -106,6 +106,7 @@ var house = []floor{
 		{"test/conformance", ""},
 		{"test/integration", ""},
 		{"test/levels", ""},
+		{"test/systemd", ""},
 	}},
 }
 
