@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -36,28 +37,32 @@ type cell struct {
 // TestMatrix tries each engine, network and way in, and prints what it saw. A cell that cannot be has a reason, and is
 // tried as well: there must be no role in it.
 func TestMatrix(t *testing.T) {
-	seen := map[string][]string{} // by network and way: one result for each engine
 	all := slices.Concat(engines, others)
-	for column, e := range all {
-		onOther(t, e.name, func(t *testing.T, w *world) {
-			for _, network := range networks() {
-				for _, way := range waysIn() {
-					row := string(network) + "\t" + string(way)
-					if seen[row] == nil {
-						seen[row] = make([]string, len(all))
-					}
-					t.Run(string(network)+"_"+string(way), func(t *testing.T) {
-						seen[row][column] = "FAILED"
-						result := cell{w, network, way}.try(t)
-						if !t.Failed() {
-							seen[row][column] = result
-						}
-					})
-					eventually(t, func() error { return w.idle(t) }) // its containers are gone
-				}
-			}
-		})
+	seen := map[string][]string{} // by network and way: one result for each engine
+	for _, network := range networks() {
+		for _, way := range waysIn() {
+			seen[rowOf(network, way)] = make([]string, len(all))
+		}
 	}
+	t.Run("on", func(t *testing.T) {
+		for column, e := range all {
+			onOther(t, e.name, func(t *testing.T, w *world) {
+				t.Parallel() // with the other engines
+				for _, network := range networks() {
+					for _, way := range waysIn() {
+						result := &seen[rowOf(network, way)][column]
+						t.Run(string(network)+"_"+string(way), func(t *testing.T) {
+							*result = "FAILED"
+							if said := (cell{w, network, way}).try(t); !t.Failed() {
+								*result = said
+							}
+						})
+						eventually(t, func() error { return w.idle(t) }) // its containers are gone
+					}
+				}
+			})
+		}
+	})
 	var table strings.Builder
 	lines := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprint(lines, "network\tway in")
@@ -66,7 +71,7 @@ func TestMatrix(t *testing.T) {
 	}
 	for _, network := range networks() {
 		for _, way := range waysIn() {
-			row := string(network) + "\t" + string(way)
+			row := rowOf(network, way)
 			fmt.Fprint(lines, "\n"+row+"\t"+strings.Join(seen[row], "\t"))
 		}
 	}
@@ -74,6 +79,21 @@ func TestMatrix(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log("\n" + table.String())
+	page, err := os.ReadFile("../../doc/engines.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, row := range seen {
+		tried += len(slices.DeleteFunc(slices.Clone(row), func(s string) bool { return s == "" }))
+	}
+	if all := len(all) * len(networks()) * len(waysIn()); tried == all && !strings.Contains(string(page), "\n"+table.String()+"\n") {
+		t.Error("doc/engines.md has another table")
+	}
+}
+
+func rowOf(network ec2.Network, way container.Way) string {
+	return string(network) + "\t" + string(way)
 }
 
 // try returns what the table shows.
