@@ -41,6 +41,7 @@ type job struct {
 // TestConformance is the table. Those that must wait long start first; while they wait the others run, with sessions
 // that end in seconds.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	ctx := interrupted(t)
 	for _, c := range clients() {
 		if why := c.notBuilt(); *require && selected(*only, c.name) && c.notRun == "" && why != "" {

@@ -95,6 +95,7 @@ func contract(o others) []vector {
 		{"AWS_EC2_METADATA_DISABLED=1, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_DISABLED=1"}, "IMDS IMDS IMDS stop stop"},
 		{"AWS_EC2_METADATA_DISABLED=false, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_DISABLED=false"}, "IMDS IMDS IMDS IMDS stop"},
 		{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=ipv6 in small letters, no relative URI", "reader", []string{"--unset=" + relative, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=ipv6"}, "IMDS IMDS IMDS stop stop"},
+		{"IMDS off, no relative URI", "ecs-only", []string{"--unset=" + relative}, "stop stop stop stop stop"},
 		{"a relative URI, and a full one that leads nowhere", "ecs-only", []string{fullVar + "=http://127.0.0.1:9/"}, "container container stop container container"},
 		{"a full URI, and the token in a file", "full", []string{"--unset=" + token, token + "_FILE=/tmp/token"}, "container container container container container"},
 		{"a full URI, and the token in a file, with a newline", "full", []string{"--unset=" + token, token + "_FILE=/tmp/line"}, "stop stop stop stop stop"},
