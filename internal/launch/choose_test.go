@@ -19,6 +19,7 @@ func TestBestWayInIsTaken(t *testing.T) {
 		"no CDI":              {facts{runtimes: []string{"taskrole"}, labels: true}, wayRuntime, "--runtime=taskrole --env=TASKROLE=r"},
 		"nothing but events":  {facts{runtimes: []string{"runc"}, labels: true}, wayLabel, "--label=taskrole=r"},
 		"a slash at the end":  {facts{cdiDirs: []string{"/etc/cdi/"}}, wayCDI, "--device=taskrole/role=r"},
+		"CDI somewhere":       {facts{engine: "podman", cdiSomewhere: true}, wayCDI, "--device=taskrole/role=r"},
 		"nothing at all":      {facts{engine: "podman", version: "4.0.1"}, "", ""},
 		"a runtime much like": {facts{runtimes: []string{"taskrole2"}}, "", ""},
 	} {
@@ -76,7 +77,7 @@ func TestWhatEnginesSayOfThemselves(t *testing.T) {
 	}
 	for version, cdi := range map[string]bool{"5.8.6": true, "4.1.0": true, "4.10.0-dev": true, "4.0.3": false, "3.4.4": false, "": false, "x.y": false} {
 		f, err := podmanFacts([]byte(`{"version":{"Version":"` + version + `"}}`))
-		if err != nil || (f.cdiDirs != nil) != cdi || f.labels {
+		if err != nil || f.cdiSomewhere != cdi || f.labels {
 			t.Errorf("podman %s: %+v, %v, want CDI %v", version, f, err, cdi)
 		}
 	}

@@ -91,9 +91,6 @@ func dockerFacts(b []byte) (facts, error) {
 	}, nil
 }
 
-// podmanCDI are where Podman looks for CDI documents, as it does not say.
-var podmanCDI = []string{"/etc/cdi", "/var/run/cdi"}
-
 func podmanFacts(b []byte) (facts, error) {
 	var info struct {
 		Version struct{ Version string } `json:"version"`
@@ -103,7 +100,7 @@ func podmanFacts(b []byte) (facts, error) {
 	}
 	f := facts{engine: Podman, version: info.Version.Version}
 	if atLeast(f.version, 4, 1) { //nolint:mnd // Podman 4.1 was the first
-		f.cdiDirs = podmanCDI
+		f.cdiSomewhere = true
 	}
 	return f, nil
 }

@@ -88,7 +88,7 @@ func (o Options) explain(w way) {
 		fmt.Fprintf(o.Stderr, "taskrole: way in: %s (%s): %s\n", w.name, w.args[0], w.why)
 	}
 	if w.name == wayLabel {
-		fmt.Fprintln(o.Stderr, "taskrole: note: by label the role comes some milliseconds after the container's first process, "+
-			"whose first request may get the host's role or none; register the runtime or use CDI to have no such race")
+		fmt.Fprintln(o.Stderr, "taskrole: note: by label the role comes mostly before the container's program starts, but else some milliseconds later: "+
+			"then its first request may get the host's role or none; taskrole setup prepares a way in without that race")
 	}
 }

@@ -28,10 +28,17 @@ func (agent) Roles(context.Context) ([]control.Role, error) {
 // world has an agent and an engine's command line that says what the test wants.
 type world struct {
 	config string
+	uid    int
 	ran    []string // what Run became
 }
 
 func newWorld(t *testing.T, engine, script string) *world {
+	t.Helper()
+	return newWorldFor(t, engine, script, nil)
+}
+
+// newWorldFor has an agent that answers everybody with peers.
+func newWorldFor(t *testing.T, engine, script string, peers error) *world {
 	t.Helper()
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
@@ -42,7 +49,7 @@ func newWorld(t *testing.T, engine, script string) *world {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- control.Serve(ctx, l, agent{}, slog.New(slog.DiscardHandler), control.WithOperator(agent{}), control.WithPeers(func(uint32) error { return nil }))
+		done <- control.Serve(ctx, l, agent{}, slog.New(slog.DiscardHandler), control.WithOperator(agent{}), control.WithPeers(func(uint32) error { return peers }))
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -65,7 +72,7 @@ func newWorld(t *testing.T, engine, script string) *world {
 func (w *world) run(t *testing.T, engine, role string, args ...string) error {
 	t.Helper()
 	return launch.Run(t.Context(), launch.Options{
-		Engine: engine, Role: role, Args: args, ConfigPath: w.config, Env: os.Environ(),
+		Engine: engine, Role: role, Args: args, ConfigPath: w.config, Env: os.Environ(), UID: w.uid,
 		Exec: func(_ string, argv, _ []string) error {
 			w.ran = argv
 			return errors.New("not in a test")
@@ -123,5 +130,32 @@ func TestEngineThatIsNotInstalled(t *testing.T) {
 	t.Setenv("PATH", strings.Split(os.Getenv("PATH"), ":")[0])
 	if err := w.run(t, launch.Docker, "reader"); fault.CodeOf(err) != fault.EngineMissing || !strings.Contains(err.Error(), "--engine podman") {
 		t.Errorf("Run() = %v, want engine-missing that offers the other", err)
+	}
+}
+
+// TestWhoIsNotRoot may run what docker lets him run: the agent cannot be asked, and the configuration is where it can be
+// read.
+func TestWhoIsNotRoot(t *testing.T) {
+	const fine = `echo '{"ServerVersion":"28.5.2","CDISpecDirs":["/etc/cdi"]}'`
+	w := newWorldFor(t, launch.Docker, fine, fault.New(fault.PermissionDenied, "only root may", ""))
+	w.uid = 1000
+	if err := w.run(t, launch.Docker, "reader", "alpine"); strings.Join(w.ran, " ") != "docker run --device=taskrole/role=reader alpine" {
+		t.Errorf("ran %q, %v", w.ran, err)
+	}
+	w.ran = nil
+	if err := w.run(t, launch.Docker, "raeder", "alpine"); fault.CodeOf(err) != fault.RoleUnknown || w.ran != nil {
+		t.Errorf("ran %q, %v, want role-unknown by the configuration", w.ran, err)
+	}
+}
+
+func TestOnlyRootDoesWithoutAnAgent(t *testing.T) {
+	w := &world{config: filepath.Join(t.TempDir(), "config.yaml"), uid: 1000}
+	text := "account: \"123456789012\"\nsocket: " + filepath.Join(filepath.Dir(w.config), "s") + "\nroles: {reader: {allow: [{any: true}]}}\n"
+	if err := errors.Join(os.WriteFile(w.config, []byte(text), 0o600), os.WriteFile(filepath.Join(filepath.Dir(w.config), "docker"), []byte("#!/bin/sh\n"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(w.config))
+	if err := w.run(t, launch.Docker, "reader", "alpine"); fault.CodeOf(err) != fault.AgentUnreachable || !strings.Contains(err.Error(), "only root") || w.ran != nil {
+		t.Errorf("ran %q, %v, want agent-unreachable", w.ran, err)
 	}
 }

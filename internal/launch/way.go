@@ -30,6 +30,7 @@ const runtimeName = "taskrole"
 type facts struct {
 	engine, version string
 	cdiDirs         []string
+	cdiSomewhere    bool // it reads CDI documents, and does not say where; of a device that it does not find it says so
 	runtimes        []string
 	labels          bool // whether the agent sees containers of this engine start
 }
@@ -38,6 +39,9 @@ type facts struct {
 func choose(f facts, role, cdiDir string) (way, error) {
 	if slices.ContainsFunc(f.cdiDirs, func(dir string) bool { return sameDir(dir, cdiDir) }) {
 		return way{wayCDI, []string{"--device=" + device(role)}, f.engine + " " + f.version + " reads CDI documents in " + cdiDir}, nil
+	}
+	if f.cdiSomewhere {
+		return way{wayCDI, []string{"--device=" + device(role)}, f.engine + " " + f.version + " reads CDI documents, in /etc/cdi if not told otherwise"}, nil
 	}
 	if slices.Contains(f.runtimes, runtimeName) {
 		return way{
@@ -55,7 +59,7 @@ func choose(f facts, role, cdiDir string) (way, error) {
 	}
 	return way{}, fault.New(fault.WayMissing,
 		fmt.Sprintf("%s %s has no way in: it reads no CDI documents in %s", f.engine, f.version, cdiDir),
-		"let `cdi.dir` in taskrole's configuration be a directory that the engine reads, such as /etc/cdi, or use a newer engine")
+		"prepare the engine (taskrole setup shows what it would change), or use a newer one")
 }
 
 // sameDir takes /var/run for /run, which it is a link to nearly everywhere.

@@ -22,7 +22,7 @@ import (
 func (w *world) atEngine(tb testing.TB, words ...string) (stdout, stderr string, exit int) {
 	tb.Helper()
 	mounts := filepath.Join(filepath.Dir(w.docker.Root()), "ns/mnt")
-	return w.onHost(tb, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, append([]string{"nsenter", "--mount=" + mounts, "--wd=/", "--"}, words...)...)
+	return w.onHost(tb, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, append([]string{"nsenter", "--mount=" + mounts, "--", "env", "--chdir=/"}, words...)...)
 }
 
 // shared is a copy of a configuration that is also seen where the engine is.
@@ -65,6 +65,18 @@ func TestRunTakesTheBestWayIn(t *testing.T) {
 		want := map[container.Way]string{container.WayCDI: "way in: CDI device (--device=taskrole/role=reader)", container.WayShim: "way in: runtime (--runtime=taskrole)"}[w.way]
 		if !strings.Contains(said, want) {
 			t.Errorf("stderr is %q, want %q", said, want)
+		}
+	})
+}
+
+func TestRunByPodman(t *testing.T) {
+	onOther(t, "podman-5.8", func(t *testing.T, w *world) {
+		config := w.shared(t, w.config())
+		words := append([]string{bin("taskrole"), "run", "-v", "--config", config, "--engine", "podman", "reader"}, w.plain("--cgroup-parent=/"+w.docker.Cgroup()+"/c")...)
+		out, said, exit := w.atEngine(t, words...)
+		who := whoAmI(t, ec2.Result{Exit: exit, Stdout: []byte(out), Stderr: []byte(said)})
+		if !strings.Contains(who.ARN, ":assumed-role/"+cloud.TaskReader+"/reader-") || !strings.Contains(said, "way in: CDI device") {
+			t.Errorf("the container is %q (%s), stderr %q", who.ARN, who.Errors.First(), said)
 		}
 	})
 }
@@ -178,6 +190,11 @@ func TestRunWithoutAnAgent(t *testing.T) {
 		who := whoAmI(t, ec2.Result{Exit: exit, Stdout: []byte(out), Stderr: []byte(said)})
 		if !strings.Contains(who.ARN, ":assumed-role/"+cloud.TaskReader+"/reader-") || !strings.Contains(said, "no agent runs: one of its own is kept") {
 			t.Errorf("the container is %q (%s), %s", who.ARN, who.Errors.First(), said)
+		}
+		w.nothingLeft(t, config)
+		// Ctrl-C, as early or late as it comes.
+		if _, said, exit := w.atEngine(t, append(append([]string{"timeout", "--signal=INT", "1.5"}, ours(config, "reader")...), append(w.plain(), "sleep", "2m")...)...); exit == 0 {
+			t.Errorf("interrupted: exit %d, %s", exit, said)
 		}
 		w.nothingLeft(t, config)
 		if out, said, exit := w.atEngine(t, append(ours(config, "keeper"), w.plain()...)...); exit == 0 || out != "" || !strings.Contains(said, "[role-not-allowed]") {
