@@ -78,7 +78,7 @@ func (w *world) outlive(ctx context.Context, c client, path conformance.Path, be
 	begun()
 	second, err := b.line(ctx, 2, wait+time.Minute)
 	if err != nil {
-		return err.Error(), nil //nolint:nilerr // it ended, and the error has its last words
+		return err.Error(), nil // it ended, and the error has its last words
 	}
 	if ok, why := second.found(); !ok {
 		return why, nil
