@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"time"
 
 	"taskrole/internal/cgroups"
@@ -38,6 +39,7 @@ func (g *Guard) apply() error {
 func (g *Guard) watchCgroups(ctx context.Context) error {
 	return cgroups.Watch(ctx, g.mount, g.own, func(found map[uint64]cgroups.Cgroup) {
 		g.mu.Lock()
+		g.remember(found)
 		g.found = found
 		living := map[string]bool{}
 		for _, c := range found {
@@ -60,6 +62,28 @@ func (g *Guard) watchCgroups(ctx context.Context) error {
 	})
 }
 
+// remember keeps those of the containers that have gone for a while: who asks and ends at once is told of afterwards. The
+// caller holds the lock.
+func (g *Guard) remember(found map[uint64]cgroups.Cgroup) {
+	now := time.Now()
+	maps.DeleteFunc(g.past, func(_ uint64, p former) bool { return now.Sub(p.at) > keepPast })
+	for id, c := range g.found {
+		if _, still := found[id]; !still {
+			g.past[id] = former{c, g.called[c.Container], now}
+		}
+	}
+}
+
+// former is a container that has gone.
+type former struct {
+	cgroups.Cgroup
+	name string
+	at   time.Time
+}
+
+// keepPast is how long one is remembered.
+const keepPast = 10 * time.Second
+
 // nameOn finds the names of new containers until ctx ends. It is apart from watchCgroups, because an engine may take
 // its time, and meanwhile the next container must be refused.
 func (g *Guard) nameOn(ctx context.Context) {
@@ -76,15 +100,13 @@ func (g *Guard) nameOn(ctx context.Context) {
 	}
 }
 
-// nameAll asks for the names that are needed to know who is excepted.
+// nameAll asks what containers are called, to know who is excepted, and to say who asked when they have gone.
 func (g *Guard) nameAll(ctx context.Context) {
 	g.mu.Lock()
 	var unknown []string
-	if g.on != nil && g.on.Excepted != nil {
-		for _, c := range g.found {
-			if _, known := g.called[c.Container]; c.Container != "" && !known {
-				unknown = append(unknown, c.Container)
-			}
+	for _, c := range g.found {
+		if _, known := g.called[c.Container]; c.Container != "" && !known {
+			unknown = append(unknown, c.Container)
 		}
 	}
 	g.mu.Unlock()

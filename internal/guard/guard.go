@@ -58,6 +58,7 @@ type Guard struct {
 	on     *Settings  // nil: off
 	found  map[uint64]cgroups.Cgroup
 	called map[string]string // names of the containers in found, by id
+	past   map[uint64]former
 	told   map[nft.Asked]toldOf
 }
 
@@ -65,7 +66,7 @@ type Guard struct {
 func New(o Options) *Guard {
 	return &Guard{
 		table: o.Table, log: o.Logger, names: o.Names, mount: o.Cgroups, own: o.Own, wake: make(chan struct{}, 1), unnamed: make(chan struct{}, 1),
-		called: map[string]string{}, told: map[nft.Asked]toldOf{},
+		called: map[string]string{}, past: map[uint64]former{}, told: map[nft.Asked]toldOf{},
 	}
 }
 

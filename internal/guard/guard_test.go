@@ -43,7 +43,7 @@ type world struct {
 	*guard.Guard
 	tb    testing.TB
 	ns    *netns.NS
-	names engine
+	names *engine
 	mount string // of cgroups; "" is none
 	said  said
 }
@@ -54,7 +54,7 @@ func newWorld(tb testing.TB) *world {
 	ns, err := netns.New()
 	check(tb, err)
 	tb.Cleanup(func() { _ = ns.Close() })
-	w := &world{tb: tb, ns: ns, names: engine{}}
+	w := &world{tb: tb, ns: ns, names: &engine{was: map[string]bool{}}}
 	w.Guard = w.another()
 	return w
 }
@@ -67,11 +67,26 @@ func (w *world) another() *guard.Guard {
 }
 
 // engine is one that knows names.
-type engine map[string]string
+type engine struct {
+	names map[string]string
+	mu    sync.Mutex
+	was   map[string]bool // asked for
+}
 
-func (e engine) Name(_ context.Context, id string) (string, error) { return e[id], nil }
+func (e *engine) Name(_ context.Context, id string) (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.was[id] = true
+	return e.names[id], nil
+}
 
-func (e engine) Addresses(context.Context) (map[netip.Addr]string, error) {
+func (e *engine) asked(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.was[id]
+}
+
+func (e *engine) Addresses(context.Context) (map[netip.Addr]string, error) {
 	return map[netip.Addr]string{netip.MustParseAddr("10.9.2.2"): "web"}, nil
 }
 
@@ -222,7 +237,7 @@ func TestContainersOnTheHostsNetworkAreFoundAndNamed(t *testing.T) {
 	top := actor.NewCgroup(t)
 	w := newWorld(t)
 	w.mount = filepath.Dir(top)
-	w.names = engine{strings.Repeat("b", 64): "batch", strings.Repeat("c", 64): "cloudwatch-agent"}
+	w.names.names = map[string]string{strings.Repeat("b", 64): "batch", strings.Repeat("c", 64): "cloudwatch-agent", strings.Repeat("d", 64): "brief"}
 	w.Guard = w.another()
 	_, err := netns.Do(w.ns, func() (struct{}, error) { // somewhere to send to
 		lo, err := netlink.LinkByName("lo")
@@ -250,10 +265,18 @@ func TestContainersOnTheHostsNetworkAreFoundAndNamed(t *testing.T) {
 	}
 	stop := w.serve()
 	after, id := w.container(top, "b")
+	begin := time.Now()
 	w.eventually("a container that came is not refused", func() bool { return w.refused(after) })
+	t.Logf("a new container was refused after %s at most", time.Since(begin))
 	w.eventually("nobody says who it was", func() bool {
 		return w.said.contains("asks for the host's identity", "container=batch", "cgroup=/"+filepath.Base(top)+"/docker-"+id, "dropped=true")
 	})
+	gone := filepath.Join(top, strings.Repeat("d", 64))
+	check(t, os.Mkdir(gone, 0o755))
+	w.eventually("a container that came is not refused", func() bool { return w.refused(gone) })
+	w.eventually("its name is not asked for", func() bool { return w.names.asked(strings.Repeat("d", 64)) })
+	actor.RemoveCgroup(t, gone)
+	w.eventually("nobody says who one was that has gone", func() bool { return w.said.contains("asks for the host's identity", "container=brief") })
 	stop()
 
 	// The next agent has an exception.

@@ -75,8 +75,11 @@ func (g *Guard) addresses(ctx context.Context) map[netip.Addr]string {
 // container is what is known of a cgroup on the host's network.
 func (g *Guard) container(ctx context.Context, id uint64) []slog.Attr {
 	g.mu.Lock()
-	c := g.found[id]
+	c, there := g.found[id]
 	name := g.called[c.Container]
+	if p := g.past[id]; !there {
+		c, name = p.Cgroup, p.name
+	}
 	g.mu.Unlock()
 	if name == "" && c.Container != "" {
 		ctx, cancel := context.WithTimeout(ctx, again)

@@ -2,11 +2,14 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -41,7 +44,8 @@ const (
 )
 
 func cgroupSet(t *nftables.Table, name string) *nftables.Set {
-	return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeCGroupV2}
+	// The order of bytes is for nft, which then shows a cgroup by its path.
+	return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeCGroupV2, KeyByteOrder: binaryutil.NativeEndian}
 }
 
 func refusedSet(t *nftables.Table) *nftables.Set  { return cgroupSet(t, setRefused) }
@@ -60,7 +64,9 @@ func sources6(t *nftables.Table) *nftables.Set {
 }
 
 func sockets(t *nftables.Table) *nftables.Set {
-	return seenSet(t, setSockets, nftables.TypeCGroupV2)
+	s := seenSet(t, setSockets, nftables.TypeCGroupV2)
+	s.KeyByteOrder = binaryutil.NativeEndian
+	return s
 }
 
 // builder writes the chains of one transaction.
@@ -84,8 +90,8 @@ func (b *builder) build(byCgroup bool, refused, excepted []nftables.SetElement) 
 			return err
 		}
 	}
-	b.chain(chainFrom4, b.from(source4, length4, setSources4))
-	b.chain(chainFrom6, b.from(source6, length6, setSources6))
+	b.chain(chainFrom4, b.from(unix.NFPROTO_IPV4, source4, length4, setSources4))
+	b.chain(chainFrom6, b.from(unix.NFPROTO_IPV6, source6, length6, setSources6))
 	// What lo brings is from the host itself: a proxy for the service may listen there.
 	lo := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
@@ -97,13 +103,13 @@ func (b *builder) build(byCgroup bool, refused, excepted []nftables.SetElement) 
 	if !byCgroup {
 		return nil
 	}
-	if err := b.conn.AddSet(refusedSet(b.table), refused); err != nil {
-		return err
+	ids, not := refusedSet(b.table), exceptedSet(b.table)
+	for _, s := range []*nftables.Set{ids, not, sockets(b.table)} {
+		if err := b.conn.AddSet(s, nil); err != nil {
+			return err
+		}
 	}
-	if err := b.conn.AddSet(exceptedSet(b.table), excepted); err != nil {
-		return err
-	}
-	if err := b.conn.AddSet(sockets(b.table), nil); err != nil {
+	if err := errors.Join(inParts(b.conn.SetAddElements, ids, refused), inParts(b.conn.SetAddElements, not, excepted)); err != nil {
 		return err
 	}
 	b.chain(chainHost, b.fromSockets())
@@ -143,17 +149,23 @@ func (b *builder) verdict() []expr.Any {
 // service sends packets to the metadata service to the chains for IPv4 and IPv6.
 func service(chain4, chain6 string) [][]expr.Any {
 	to := func(proto byte, offset uint32, a netip.Addr, chain string) []expr.Any {
-		return []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+		return append(family(proto),
 			payload(offset, uint32(len(a.AsSlice()))), //nolint:gosec // 4 or 16
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.AsSlice()},
 			&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain},
-		}
+		)
 	}
 	return [][]expr.Any{
 		to(unix.NFPROTO_IPV4, destination4, address.IMDS.Addr(), chain4),
 		to(unix.NFPROTO_IPV6, destination6, address.IMDS6.Addr(), chain6),
+	}
+}
+
+// family matches IPv4 or IPv6.
+func family(proto byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
 	}
 }
 
@@ -167,20 +179,22 @@ func note(set string) expr.Any {
 }
 
 // from is for packets that came from elsewhere: exceptions, the note of who it was, the verdict.
-func (b *builder) from(offset, length uint32, set string) (rules [][]expr.Any) {
+func (b *builder) from(proto byte, offset, length uint32, set string) (rules [][]expr.Any) {
+	source := func(then ...expr.Any) []expr.Any {
+		return slices.Concat(family(proto), []expr.Any{payload(offset, length)}, then)
+	}
 	for _, p := range b.rules.Networks {
 		address := p.Masked().Addr().AsSlice()
 		if len(address) != int(length) {
 			continue
 		}
-		rules = append(rules, []expr.Any{
-			payload(offset, length),
+		rules = append(rules, source(
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()), Xor: make([]byte, length)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address},
 			accept(),
-		})
+		))
 	}
-	return append(rules, []expr.Any{payload(offset, length), note(set)}, b.verdict())
+	return append(rules, source(note(set)), b.verdict())
 }
 
 // fromSockets is for packets of sockets in the host's own namespace. A cgroup is found at any depth by asking for the

@@ -29,6 +29,9 @@ const TableName = "taskrole-guard"
 // patience bounds one exchange with the kernel, which answers in milliseconds.
 const patience = 10 * time.Second
 
+// transaction bounds what is sent at once: all of the table, with some ten thousand containers.
+const transaction = 4 << 20
+
 // Rules are what the table does.
 type Rules struct {
 	// Enforce drops; without it, what would be dropped is only counted.
@@ -56,7 +59,9 @@ func Open(ns *netns.NS) *Table {
 
 // conn is a connection for one exchange: the library opens and closes a socket for each step.
 func (t *Table) conn() (*nftables.Conn, error) {
-	options := []nftables.ConnOption{nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetDeadline(time.Now().Add(patience)) })}
+	options := []nftables.ConnOption{nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetDeadline(time.Now().Add(patience)), c.SetWriteBuffer(transaction), c.SetReadBuffer(transaction))
+	})}
 	if t.ns != nil {
 		options = append(options, nftables.WithNetNSFd(t.ns.FD()))
 	}
@@ -148,18 +153,26 @@ func (t *Table) difference(old [2]map[uint64]bool) error {
 	table := &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}
 	now := [2]map[uint64]bool{t.refused, t.excepted}
 	for i, set := range []*nftables.Set{refusedSet(table), exceptedSet(table)} {
-		if more := elements(without(now[i], old[i])); len(more) > 0 {
-			if err := c.SetAddElements(set, more); err != nil {
-				return err
-			}
-		}
-		if less := elements(without(old[i], now[i])); len(less) > 0 {
-			if err := c.SetDeleteElements(set, less); err != nil {
-				return err
-			}
+		err := errors.Join(
+			inParts(c.SetAddElements, set, elements(without(now[i], old[i]))),
+			inParts(c.SetDeleteElements, set, elements(without(old[i], now[i]))),
+		)
+		if err != nil {
+			return err
 		}
 	}
 	return c.Flush()
+}
+
+// inParts hands elements on in parts that a message has room for: a list has at most 64 KiB.
+func inParts(change func(*nftables.Set, []nftables.SetElement) error, set *nftables.Set, all []nftables.SetElement) error {
+	const most = 1000
+	for part := range slices.Chunk(all, most) {
+		if err := change(set, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func without(a, b map[uint64]bool) map[uint64]bool {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"taskrole/internal/netns"
 	"taskrole/internal/nft"
 	"taskrole/internal/testkit"
 	"taskrole/internal/testkit/actor"
@@ -277,6 +278,36 @@ func TestTheTableIsPutBack(t *testing.T) {
 			t.Errorf("after %s a packet arrives", name)
 		}
 	}
+}
+
+// TestManyContainers has more than one message has room for.
+func TestManyContainers(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.NetNS)
+	host, err := netns.New()
+	check(t, err)
+	defer host.Close()
+	many := map[uint64]bool{}
+	for i := range uint64(10_000) {
+		many[1<<40+i] = true
+	}
+	table := nft.Open(host)
+	check(t, table.Put(nft.Rules{Enforce: true}))
+	check(t, table.Cgroups(many, nil))
+	check(t, table.Put(nft.Rules{Enforce: true}))
+	begin := time.Now()
+	many[7] = true
+	check(t, table.Cgroups(many, nil))
+	t.Logf("one more than 10,000: %s", time.Since(begin))
+	if again, err := table.Check(); err != nil || again {
+		t.Errorf("Check() = %v, %v", again, err)
+	}
+	c, err := nftables.New(nftables.WithNetNSFd(host.FD()))
+	check(t, err)
+	all, err := c.GetSetElements(&nftables.Set{Table: &nftables.Table{Name: nft.TableName, Family: nftables.TableFamilyINet}, Name: "containers"})
+	if err != nil || len(all) != 10_001 {
+		t.Errorf("%d in the set, %v", len(all), err)
+	}
+	check(t, table.Cgroups(nil, nil))
 }
 
 // TestWatchTellsOfChangesOfOurTableAlone also measures how long the table is away.
