@@ -69,11 +69,14 @@ func TestCredentialsReachWhoAskedAndNobodyElse(t *testing.T) {
 		AccessKeyID: "ASIAX", SecretAccessKey: secret.New("the/secret+key"), SessionToken: secret.New("the-token=="),
 		Expires: time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC), AccountID: "123456789012", RoleARN: "arn:aws:iam::123456789012:role/r",
 	}}
-	var asked control.CredentialsRequest
-	var by control.Peer
+	type question struct {
+		asked control.CredentialsRequest
+		by    control.Peer
+	}
+	questions := make(chan question, 1)
 	path, _ := newSocket(t, handler{}, control.WithOperator(operator{
 		credentials: func(r control.CredentialsRequest, p control.Peer) (control.CredentialsReply, error) {
-			asked, by = r, p
+			questions <- question{r, p}
 			return want, nil
 		},
 	}))
@@ -90,8 +93,8 @@ func TestCredentialsReachWhoAskedAndNobodyElse(t *testing.T) {
 	if g != w || got.Session != want.Session || got.Region != want.Region {
 		t.Errorf("reply = %+v", got)
 	}
-	if asked != r || by.UID != uint32(os.Getuid()) || int(by.PID) != os.Getpid() {
-		t.Errorf("asked for %+v by %+v", asked, by)
+	if q := <-questions; q.asked != r || q.by.UID != uint32(os.Getuid()) || int(q.by.PID) != os.Getpid() {
+		t.Errorf("asked for %+v by %+v", q.asked, q.by)
 	}
 }
 
