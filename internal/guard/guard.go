@@ -186,20 +186,26 @@ func (g *Guard) keep(ctx context.Context) {
 	}
 }
 
-// persist runs f until ctx ends, again after each failure.
+// persist runs f until ctx ends, again after each failure: at once where it had gone well for a while, because what was
+// missed then may be that the table is away.
 func (g *Guard) persist(ctx context.Context, what string, f func() error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for pause := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
+		begin := time.Now()
 		if err := f(); err != nil && ctx.Err() == nil {
 			g.log.WarnContext(ctx, "watching is interrupted", slog.String("what", what), slog.String("error", err.Error()))
 		}
-		timer.Reset(again)
+		if time.Since(begin) >= again {
+			pause = 0
+		}
+		timer.Reset(pause)
+		pause = min(2*pause+look/10, again) //nolint:mnd // doubles
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 
 	"taskrole/internal/guard"
@@ -173,6 +174,31 @@ func TestAFlushIsSurvived(t *testing.T) {
 		all, worst = all+took, max(worst, took)
 	}
 	t.Logf("the table was away for %s on average, %s at most", all/times, worst)
+}
+
+// TestAFlushOfALargeRulesetIsSurvived has more to tell than a socket's usual buffer holds.
+func TestAFlushOfALargeRulesetIsSurvived(t *testing.T) {
+	w := newWorld(t)
+	check(t, w.Set(t.Context(), &guard.Settings{Enforce: true}))
+	w.serve()
+	c := w.library()
+	others := c.AddTable(&nftables.Table{Name: "others", Family: nftables.TableFamilyIPv4})
+	chain := c.AddChain(&nftables.Chain{Name: "many", Table: others})
+	check(t, c.Flush())
+	for range 100 {
+		for range 40 {
+			c.AddRule(&nftables.Rule{Table: others, Chain: chain, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictReturn}}})
+		}
+		check(t, c.Flush())
+	}
+	for range 3 {
+		w.eventually("the table is not there", w.there)
+		c.FlushRuleset()
+		check(t, c.Flush())
+		begin := time.Now()
+		w.eventually("the table does not come back", w.there)
+		t.Logf("the table was away for %s", time.Since(begin))
+	}
 }
 
 func TestTheTableOutlivesTheAgentAndGoesWhenTheGuardIsOff(t *testing.T) {

@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/mdlayher/netlink"
@@ -27,7 +28,8 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 			_ = c.Close()
 		}
 	}()
-	if err := c.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+	// Room for what a firewall of some thousand rules tells when it is reloaded.
+	if err := errors.Join(c.SetReadBuffer(transaction), c.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
 	changed()
