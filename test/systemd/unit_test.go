@@ -86,6 +86,23 @@ func (m *machine) tree() []string {
 	return list
 }
 
+// answersPeople asks what the agent looks up about who asks, and what is in containers: with no more than the unit leaves it.
+func (m *machine) answersPeople() {
+	m.t.Helper()
+	for _, c := range []struct {
+		words []string
+		want  string
+	}{
+		{[]string{"env", "reader", "--format", "docker"}, "\nAWS_SESSION_TOKEN="},
+		{[]string{"roles", "--check"}, "ok      reader"},
+		{[]string{"ps"}, "\treader\tok\t"},
+	} {
+		if out := m.do(append([]string{"/usr/local/bin/taskrole"}, c.words...)...); !strings.Contains(out, c.want) {
+			m.t.Errorf("taskrole %s: %s", strings.Join(c.words, " "), out)
+		}
+	}
+}
+
 // A life of the service: installed, in use on every network, killed, hung, reloaded, and removed without a trace.
 func TestServiceFromSetupToRemove(t *testing.T) {
 	m := boot(t)
@@ -105,6 +122,8 @@ func TestServiceFromSetupToRemove(t *testing.T) {
 	late := m.do("docker", "run", "-d", "--label", "taskrole=reader", "probe", "sleep", "10m")
 	m.hasRole("--network=container:"+kept, "--cap-drop=ALL")
 	m.eventually("the role by label", func() error { return m.finds(late) })
+
+	m.answersPeople()
 
 	first := m.agentPID()
 	m.do("systemctl", "reload", "taskrole")
