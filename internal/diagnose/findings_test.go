@@ -1,6 +1,7 @@
 package diagnose_test
 
 import (
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -30,11 +31,7 @@ func TestFindings(t *testing.T) {
 	answer := func(o diagnose.Outcome, status int) diagnose.Answer {
 		return diagnose.Answer{URL: "http://169.254.169.254/", Outcome: o, Status: status}
 	}
-	cases := map[string]struct {
-		env  []string
-		edit func(*diagnose.Facts)
-		want []string
-	}{
+	cases := map[string]findingCase{
 		"a role, all well":  {[]string{rel, region, other}, nil, nil},
 		"session, all well": {keys(asia, "AWS_SESSION_TOKEN=x"), nil, nil},
 		"host's role":       {[]string{region, other}, nil, []string{"host-role"}},
@@ -128,6 +125,48 @@ func TestFindings(t *testing.T) {
 			f.IMDS, f.Container = diagnose.IMDS{}, diagnose.Answer{}
 		}, []string{"sts-refused"}},
 	}
+	stopped := func(text string) func(*diagnose.Facts) {
+		return func(f *diagnose.Facts) {
+			f.Subject.NotRunning, f.Subject.Stopped, f.Subject.PID = true, text, 0
+			f.IMDS, f.Container, f.Role.Wanted, f.Role.Asked = diagnose.IMDS{}, diagnose.Answer{}, "app", diagnose.AgentUp
+		}
+	}
+	host := func(edit func(*diagnose.Facts)) func(*diagnose.Facts) {
+		return func(f *diagnose.Facts) {
+			*f = diagnose.Facts{Host: diagnose.Host{Looked: true, Root: true, Cgroup: "v2", Now: now}, Role: diagnose.Role{Asked: diagnose.AgentUp}}
+			edit(f)
+		}
+	}
+	maps.Copy(cases, map[string]findingCase{
+		"no host identity":  {[]string{region, other}, stopped("taskrole: no [host-identity-missing]"), []string{"host-identity-missing"}},
+		"no such role":      {[]string{region, other}, stopped("taskrole: no [role-unknown]"), []string{"role-refused"}},
+		"agent was down":    {[]string{region, other}, stopped("taskrole: no [agent-unreachable]"), []string{"agent-down"}},
+		"refused for else":  {[]string{region, other}, stopped("taskrole: no [namespace-shared]"), []string{"start-refused"}},
+		"stopped by itself": {[]string{region, other}, stopped(""), nil},
+		"failed by itself":  {[]string{region, other}, stopped("exec: \"sh\": not found"), nil},
+		"host, all well":    {nil, host(func(*diagnose.Facts) {}), nil},
+		"host, agent down":  {nil, host(func(f *diagnose.Facts) { f.Role.Asked = diagnose.AgentDown }), []string{"agent-down"}},
+		"host, config":      {nil, host(func(f *diagnose.Facts) { f.Host.ConfigError = "c.yaml:1:1: no" }), []string{"config-invalid"}},
+		"host, engine":      {nil, host(func(f *diagnose.Facts) { f.Host.Engine = "silent" }), []string{"engine-unreachable"}},
+		"host, cgroup v1":   {nil, host(func(f *diagnose.Facts) { f.Host.Cgroup = "v1" }), []string{"cgroup-v1"}},
+		"host, Linux 5.4":   {nil, host(func(f *diagnose.Facts) { f.Host.SkLookup = "Linux 5.4" }), []string{"kernel-without-sk-lookup"}},
+		"port on old kernel": {[]string{region, other}, func(f *diagnose.Facts) {
+			stopped("taskrole: bind: address already in use [internal]")(f)
+			f.Host.SkLookup = "Linux 5.4"
+		}, []string{"port-conflict"}},
+		"key in a file": {[]string{region, other}, func(f *diagnose.Facts) {
+			f.Credentials = file("/root/.aws/credentials", map[string]diagnose.Profile{"default": {Kind: diagnose.LongLived, Masked: "AKIA…1234", Secret: true}})
+		}, []string{"keys-long-lived-in-file"}},
+		"token unreadable": {
+			[]string{region, other, "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1/c", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=/t"},
+			func(f *diagnose.Facts) { f.TokenFile = missing("/t") },
+			[]string{"token-file-unreadable"},
+		},
+		"nothing at all": {[]string{region, other}, func(f *diagnose.Facts) {
+			f.IMDS = diagnose.IMDS{Token: answer(diagnose.Answered, 400), V1: answer(diagnose.Answered, 200)}
+		}, []string{"no-credentials"}},
+	})
+	seen := map[string]bool{}
 	for name, c := range cases {
 		f := with(c.env...)
 		if c.edit != nil {
@@ -136,7 +175,22 @@ func TestFindings(t *testing.T) {
 		if diff := cmp.Diff(c.want, codes(f)); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}
+		for _, code := range c.want {
+			seen[code] = true
+		}
 	}
+	for _, code := range diagnose.Codes() {
+		if !seen[string(code)] {
+			t.Errorf("no case has the finding %s", code)
+		}
+	}
+}
+
+// findingCase is a process and what is wrong with it.
+type findingCase struct {
+	env  []string
+	edit func(*diagnose.Facts)
+	want []string
 }
 
 func TestEveryFindingHasEvidenceAndAWayOut(t *testing.T) {

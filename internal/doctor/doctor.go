@@ -162,13 +162,36 @@ func (d *doctor) report(ctx context.Context) (*Report, error) {
 	}
 }
 
-// looks is how often a process is looked at that becomes another program meanwhile.
-const looks = 3
+// looks is how often a process is looked at that becomes another program meanwhile, and startLimit how long it may be
+// the OCI runtime's.
+const (
+	looks      = 3
+	startLimit = time.Second
+	startPause = 10 * time.Millisecond
+)
+
+// open opens a process once it is the application's.
+func open(ctx context.Context, pid int) (*facts.Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for {
+		p, err := facts.Open(pid)
+		if err != nil || !p.Starting() {
+			return p, err
+		}
+		select {
+		case <-ctx.Done():
+			return p, nil // its name is in the report
+		case <-time.After(startPause):
+			_ = p.Close() // descriptors for looking only
+		}
+	}
+}
 
 // process looks at a process; id is that of its container, or "".
 func (d *doctor) process(ctx context.Context, pid int) (f *diagnose.Facts, id container.ID, err error) {
 	for range looks {
-		p, err := facts.Open(pid)
+		p, err := open(ctx, pid)
 		if err != nil {
 			return nil, "", err
 		}

@@ -126,6 +126,27 @@ func (p *Process) ContainerID() string {
 
 var idRE = regexp.MustCompile(`[0-9a-f]{64}`)
 
+// runtimeRE is how the OCI runtimes call the process that becomes the application; runc runs from memory.
+var runtimeRE = regexp.MustCompile(`^(/?memfd:(runc|crun|youki)|(runc|crun|youki|runsc)( \(deleted\))?$)`)
+
+// Starting says whether the process is still the OCI runtime's, which becomes the application in a moment and has
+// nothing of its environment yet.
+func (p *Process) Starting() bool {
+	if runtimeRE.MatchString(path.Base(p.exe)) || runtimeRE.MatchString(p.exe) {
+		return true
+	}
+	// What runc's init is told by, and no application has.
+	if slices.ContainsFunc(p.env, func(kv string) bool { return strings.HasPrefix(kv, "_LIBCONTAINER_") }) {
+		return true
+	}
+	b, err := readSome(p.path("cmdline"), maxProc)
+	if err != nil {
+		return false
+	}
+	words := strings.Split(string(b), "\x00")
+	return len(words) > 1 && words[1] == "init" && runtimeRE.MatchString(path.Base(words[0]))
+}
+
 // Replaced says whether the process has become another program since it was opened, as a container's first process
 // does at its start, when the OCI runtime becomes the application. Then the facts are about neither.
 func (p *Process) Replaced() bool {

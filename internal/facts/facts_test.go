@@ -75,6 +75,11 @@ func wait(how string) error {
 	if _, err := fmt.Sscan(how, &uid, &root); err != nil {
 		return err
 	}
+	if root == "-" { // stays what it is
+		os.Stdout.WriteString(".")
+		os.Stdin.Read(make([]byte, 1))
+		return nil
+	}
 	err := errors.Join(syscall.Chroot(root), syscall.Chdir("/"), syscall.Setgroups(nil), syscall.Setgid(uid), syscall.Setuid(uid))
 	os.Stdout.WriteString(".")
 	os.Stdin.Read(make([]byte, 1))
@@ -166,6 +171,43 @@ func TestFilesAreSeenAsTheProcessSeesThem(t *testing.T) {
 	}
 	if f := process(t, root, 1000, "HOME=/home"); f.Config.State != diagnose.Unreadable {
 		t.Errorf("a file of root's with mode 600 is %s for user 1000, want unreadable", f.Config.State)
+	}
+}
+
+// TestTheRuntimesOwnProcessIsNotTheApplication: between the two there is a moment in which the environment is empty.
+func TestTheRuntimesOwnProcessIsNotTheApplication(t *testing.T) {
+	for name, want := range map[string]bool{
+		"runc init": true, "crun": false, "nginx init": false, "runc-like-name init": false, "other _LIBCONTAINER_INITPIPE=3": true,
+	} {
+		words := strings.Fields(name)
+		cmd := exec.Command("/proc/self/exe", words[1:]...)
+		cmd.Args[0] = words[0]
+		cmd.Env = []string{waiting + "=-1 -"}
+		if strings.Contains(name, "=") {
+			cmd.Env = append(cmd.Env, words[1])
+		}
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stdout.Read(make([]byte, 1))
+		p, err := facts.Open(cmd.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Starting(); got != want {
+			t.Errorf("%q is the runtime's: %v, want %v", name, got, want)
+		}
+		p.Close()
+		stdin.Close()
+		cmd.Wait()
 	}
 }
 

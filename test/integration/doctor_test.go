@@ -180,6 +180,11 @@ func TestDoctorFindsNothingWrongWithTheHealthy(t *testing.T) {
 		for _, n := range []ec2.Network{ec2.NetworkBridge, ec2.NetworkNone, ec2.NetworkHost} {
 			all = append(all, injected{name: "session " + string(n), c: ec2.Container{Network: n, Env: session}})
 		}
+		alone := w.inject(t, injected{name: "somebody", c: ec2.Container{Network: ec2.NetworkNone, Options: confined, Env: session}})
+		for _, n := range []ec2.Network{ec2.NetworkHost, ec2.Network("container:" + alone)} {
+			name, _, _ := strings.Cut(string(n), ":")
+			all = append(all, injected{name: "shared " + name, c: ec2.Container{Network: n, Options: confined, Role: "reader"}})
+		}
 		for _, i := range all {
 			id := w.inject(t, i)
 			for _, args := range [][]string{{id, "--sdk=all"}, {id}} {
@@ -251,6 +256,23 @@ func TestAuditListsWhoHasWhat(t *testing.T) {
 		t.Errorf("SARIF: %s", sarif)
 	}
 	t.Logf("taskrole audit:\n%s", people)
+}
+
+// TestDoctorKnowsPodmansContainersByTheirProcess needs nothing of the engine.
+func TestDoctorKnowsPodmansContainersByTheirProcess(t *testing.T) {
+	onOther(t, "podman-5.8", func(t *testing.T, w *world) {
+		for _, c := range []struct {
+			role string
+			env  []string
+			want string
+		}{{"reader", nil, ""}, {"", session, ""}, {"", session[:2], "session-token-missing"}} {
+			id := w.live(t, ec2.Container{Role: c.role, Network: ec2.NetworkNone, Env: append(c.env, regions...)})
+			d := w.diagnose(t, fmt.Sprintf("--pid=%d", w.pid(t, id)), "--sdk=all")
+			if d.codes() != c.want || d.Role != c.role {
+				t.Errorf("role %q, environment %d: role %q, findings %+v; want %q", c.role, len(c.env), d.Role, d.Findings, c.want)
+			}
+		}
+	})
 }
 
 // TestDoctorOfTheHost: the agent, the configuration and the engine.
