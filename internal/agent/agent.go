@@ -98,6 +98,9 @@ func Run(ctx context.Context, o Options) error {
 	found := a.register.alive(a.log)
 	side.Go(func() { a.adopt(ctx, found) })
 	side.Go(func() { a.watchHost(ctx) })
+	if a.engine != nil {
+		side.Go(func() { a.serveDaemon(ctx) })
+	}
 	side.Go(func() { a.guard.Serve(ctx) })
 	side.Go(func() { a.watchdog(ctx) })
 	if a.late != nil {

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"taskrole/internal/attest"
@@ -142,6 +143,7 @@ type entry struct {
 	nsID     netns.ID
 	watch    *readiness.Watch // for the end of its process
 	begun    bool             // it is attached, or has been; guarded by Attacher.mu
+	unwanted atomic.Bool      // it is to be taken away although its process lives
 	ending   sync.Once
 	conns    list // guarded by the place's gate
 }
@@ -376,7 +378,7 @@ func (a *Attacher) log(e *entry) *slog.Logger {
 func (a *Attacher) end(e *entry) {
 	e.ending.Do(func() {
 		defer a.wg.Done()
-		ended := !e.process.Alive()
+		ended := !e.process.Alive() || e.unwanted.Load()
 		err := e.at.leave(e, !ended)
 		a.leavePlace(e)
 		e.release(ended)
@@ -424,6 +426,27 @@ func (a *Attacher) live() []*entry {
 	}
 	slices.SortFunc(list, func(x, y *entry) int { return strings.Compare(string(x.target.ID), string(y.target.ID)) })
 	return list
+}
+
+// Has says whether the container is attached.
+func (a *Attacher) Has(id container.ID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.entries[id]
+	return e != nil && e.begun
+}
+
+// Detach ends the service of a container that lives on, and takes everything of it away.
+func (a *Attacher) Detach(id container.ID) {
+	a.mu.Lock()
+	e := a.entries[id]
+	a.mu.Unlock()
+	if e == nil || !a.Has(id) {
+		return
+	}
+	<-e.ready
+	e.unwanted.Store(true)
+	a.end(e)
 }
 
 // List returns the attached containers, ordered by id.

@@ -60,3 +60,6 @@ func WithoutListening(status string) bool {
 	_, all, err := capabilitiesOf(status)
 	return err == nil && all&listening == 0
 }
+
+// DecodeUnixPeer reads an answer of unix_diag.
+func DecodeUnixPeer(b []byte) (uint32, error) { return decodeUnixPeer(b) }

@@ -68,6 +68,7 @@ func TestOneBadValueIsOneProblemAtItsPlace(t *testing.T) {
 		"engines: {podman: x}\n":                           `6:19: engines.podman: "x" is not the address of a unix socket`,
 		"engines: {runc: x}\n":                             `6:11: engines.runc: there is no key "runc"; allowed: docker, podman`,
 		"engines: {docker: tcp://h:1}\n":                   `6:19: engines.docker: "tcp://h:1" is not the address of a unix socket`,
+		"  b: {awslogs: 1, allow: [any: true]}\n":          `6:16: roles.b.awslogs: this is a number; allowed: true or false`,
 		"  b: {share_network: 1, allow: [any: true]}\n":    `6:22: roles.b.share_network: this is a number; allowed: true or false`,
 		"late: 'on'\n":                                     `6:7: late: this is text; allowed: true or false`,
 		"  b: {task_metadata: 'on', allow: [any: true]}\n": `6:22: roles.b.task_metadata: this is text; allowed: true or false`,

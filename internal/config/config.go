@@ -60,6 +60,8 @@ type Role struct {
 	Inject     Injection
 	// TaskMetadata says that the role's containers are told about themselves as on ECS.
 	TaskMetadata bool
+	// AWSLogs lets Docker's log driver awslogs have the role.
+	AWSLogs bool
 	// ShareNetwork lets the role's containers share a network namespace with other roles even where a container there
 	// could read the others' credentials off lo.
 	ShareNetwork bool

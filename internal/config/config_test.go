@@ -67,7 +67,7 @@ func TestTheExampleIsRead(t *testing.T) {
 				Name: "reports-writer", ARN: role(t, "arn:aws:iam::210987654321:role/teams/reports/writer"),
 				Session: "{name}-{id}", Duration: time.Hour, Region: "eu-west-1", ExternalID: "example-7f3a",
 				Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":"arn:aws:s3:::reports/*"}]}`,
-				Tags:   map[string]string{"team": "reports", "cost-centre": "4711"}, IMDS: config.IMDSv1AndV2, Inject: config.InjectFull, TaskMetadata: true, ShareNetwork: true,
+				Tags:   map[string]string{"team": "reports", "cost-centre": "4711"}, IMDS: config.IMDSv1AndV2, Inject: config.InjectFull, TaskMetadata: true, ShareNetwork: true, AWSLogs: true,
 				Egress: &config.Egress{Services: []string{"s3", "sts"}, Endpoints: []string{"https://minio.example.com:9000"}},
 				Allow: []policy.Rule{
 					{

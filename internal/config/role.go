@@ -84,6 +84,7 @@ func (w *walker) role(c *Config, key, n *yaml.Node, path string, top map[string]
 		{"imds", func(n *yaml.Node, p string) { r.IMDS = value(w, n, p, allowedIMDS, imdsMode) }},
 		{"inject", func(n *yaml.Node, p string) { r.Inject = value(w, n, p, allowedInject, injection) }},
 		{"task_metadata", func(n *yaml.Node, p string) { r.TaskMetadata = w.taskMetadata(c, n, p) }},
+		{"awslogs", func(n *yaml.Node, p string) { r.AWSLogs = w.awsLogs(c, n, p) }},
 		{"share_network", func(n *yaml.Node, p string) { r.ShareNetwork = w.truth(n, p) }},
 		{"egress", func(n *yaml.Node, p string) { r.Egress = w.egress(n, p) }},
 		{"allow", func(n *yaml.Node, p string) { r.Allow = w.allow(c, n, p) }},
@@ -158,6 +159,14 @@ func (w *walker) taskMetadata(c *Config, n *yaml.Node, path string) bool {
 	on := w.truth(n, path)
 	if on && !c.HasEngine() {
 		w.add(n, path, "task metadata are what an engine says, and engines has none", "false, or an engine")
+	}
+	return on
+}
+
+func (w *walker) awsLogs(c *Config, n *yaml.Node, path string) bool {
+	on := w.truth(n, path)
+	if on && c.Docker == "" {
+		w.add(n, path, "it is Docker's log driver, and engines.docker is none", "false, or an engine")
 	}
 	return on
 }

@@ -57,7 +57,9 @@ type Way string
 
 // The ways in.
 const (
-	WayCDI   Way = "cdi"   // --device taskrole/role=NAME
-	WayShim  Way = "shim"  // --runtime taskrole -e TASKROLE=NAME
-	WayLabel Way = "label" // --label taskrole=NAME: after its start
+	WayCDI  Way = "cdi"  // --device taskrole/role=NAME
+	WayShim Way = "shim" // --runtime taskrole -e TASKROLE=NAME
+	// WayLogDriver is no container's: the engine's daemon asks for its log driver awslogs.
+	WayLogDriver Way = "log-driver"
+	WayLabel     Way = "label" // --label taskrole=NAME: after its start
 )
