@@ -96,7 +96,12 @@ func unsupported(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
 
+// building is held while sets get their numbers: the library counts those of all connections in one variable.
+var building sync.Mutex
+
 func (t *Table) write(r Rules, byCgroup bool) error {
+	building.Lock()
+	defer building.Unlock()
 	c, err := t.conn()
 	if err != nil {
 		return err
