@@ -178,22 +178,26 @@ func (p *place) listenAt(dests []netip.AddrPort) error {
 	var opened []*listener
 	for _, d := range dests {
 		l, err := p.ns.ListenAt(d)
-		if err == nil {
-			opened = append(opened, &listener{TCPListener: l})
-			continue
+		if err != nil {
+			return errors.Join(err, closeAll(opened))
 		}
-		for _, l := range opened {
-			_ = l.Close()
-		}
-		return err
+		opened = append(opened, &listener{TCPListener: l})
 	}
 	if len(p.listeners) > 0 { // else settle does, once there is somebody to answer
 		if err := p.accept(opened); err != nil {
-			return err
+			return errors.Join(err, closeAll(opened))
 		}
 	}
 	p.listeners = append(p.listeners, opened...)
 	return nil
+}
+
+func closeAll(listeners []*listener) error {
+	var errs []error
+	for _, l := range listeners {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
 }
 
 // leave ends e's residence. The last one takes everything away; with stay the addresses stay behind.
@@ -219,10 +223,7 @@ func (p *place) clear(stay bool) error {
 		return nil
 	}
 	p.gate.shut()
-	var errs []error
-	for _, l := range p.listeners {
-		errs = append(errs, l.close())
-	}
+	errs := []error{closeAll(p.listeners)}
 	p.accepting.Wait()
 	p.gate.drop(&p.gate.strangers)
 	if p.steering != nil {
