@@ -17,7 +17,9 @@ type Facts struct {
 	Subject Subject
 	// SDKs are those found in the process or named by whoever asks; empty: any may be there.
 	SDKs []SDK
-	Env  map[string]Var // what AWS clients read; a variable that is not set is not in it
+	// Libraries are what was found of SDKs, with their versions. SDKs may name more: those that the program can have.
+	Libraries []Library
+	Env       map[string]Var // what AWS clients read; a variable that is not set is not in it
 	// TokensDiffer says that AWS_SECURITY_TOKEN and AWS_SESSION_TOKEN hold different values.
 	TokensDiffer bool
 
