@@ -130,13 +130,20 @@ func (l *lab) gone(files bool) {
 	}
 }
 
-// processes are those that have a path below dir on their command line or in their environment.
+// processes are those that have a path below dir on their command line or hold a file of it open, as a container does
+// that waits for its start.
 func processes(dir string) []string {
 	var found []string
 	paths, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range paths {
 		line, err := os.ReadFile(p + "/cmdline")
-		if err == nil && bytes.Contains(line, []byte(dir)) {
+		holds := false
+		files, _ := filepath.Glob(p + "/fd/*")
+		for _, f := range files {
+			target, err := os.Readlink(f)
+			holds = holds || err == nil && strings.HasPrefix(target, dir)
+		}
+		if err == nil && (holds || bytes.Contains(line, []byte(dir))) {
 			found = append(found, filepath.Base(p)+" "+strings.ReplaceAll(string(line), "\x00", " "))
 		}
 	}

@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // The descriptors the first process finds, after stdin, stdout and stderr.
 const (
 	fdSync  = 3 // both directions: "ready", then our "go", then "waiting"
 	fdStart = 4 // the pipe of start
+	fdOwner = 5 // a pidfd of whoever creates containers, the lab
 )
 
 // The words on the sync socket, one byte each. Whatever else comes from the first process is an error text.
@@ -112,15 +114,20 @@ func (c *creation) spawn() error {
 	if err != nil {
 		return errors.Join(err, theirs.Close(), c.sync.Close())
 	}
+	owner, err := unix.PidfdOpen(os.Getppid(), 0)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open our parent: %w", err), theirs.Close(), start.Close(), c.sync.Close())
+	}
+	parent := os.NewFile(uintptr(owner), "owner")
 	attr := &syscall.SysProcAttr{Cloneflags: flags}
 	var cgroup *os.File
 	if c.cgroup, cgroup, err = makeCgroup(c.spec.Linux.CgroupsPath); err == nil {
 		if cgroup != nil {
 			attr.UseCgroupFD, attr.CgroupFD = true, int(cgroup.Fd())
 		}
-		c.init, err = startInit(attr, theirs, start)
+		c.init, err = startInit(attr, theirs, start, parent)
 	}
-	for _, f := range []*os.File{theirs, start, cgroup} {
+	for _, f := range []*os.File{theirs, start, parent, cgroup} {
 		if f != nil {
 			_ = f.Close() // the child has its own
 		}
@@ -137,9 +144,9 @@ func (c *creation) spawn() error {
 }
 
 // startInit does not use a Cmd: its goroutines would wait for the container's output, which outlives us.
-func startInit(attr *syscall.SysProcAttr, sync, start *os.File) (*os.Process, error) {
+func startInit(attr *syscall.SysProcAttr, sync, start, owner *os.File) (*os.Process, error) {
 	return os.StartProcess("/proc/self/exe", []string{Name, initVerb}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, sync, start}, Sys: attr,
+		Dir: "/", Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, sync, start, owner}, Sys: attr,
 	})
 }
 

@@ -30,7 +30,8 @@ func initMain(stderr io.Writer) int {
 	runtime.LockOSThread()
 	syncSocket := os.NewFile(fdSync, "sync")
 	start := os.NewFile(fdStart, "start")
-	err := initRun(syncSocket, start) // a success does not come back
+	owner := os.NewFile(fdOwner, "owner")
+	err := initRun(syncSocket, start, owner) // a success does not come back
 	// Create reads the socket until the container is made; whoever runs the container reads stderr after that.
 	if _, e := syncSocket.WriteString(err.Error()); e != nil {
 		complain(stderr, err)
@@ -38,7 +39,7 @@ func initMain(stderr io.Writer) int {
 	return exitError
 }
 
-func initRun(syncSocket, start *os.File) error {
+func initRun(syncSocket, start, owner *os.File) error {
 	buf := make([]byte, planLimit)
 	n, err := syncSocket.Read(buf)
 	if err != nil {
@@ -70,28 +71,21 @@ func initRun(syncSocket, start *os.File) error {
 	if _, err := syncSocket.Write([]byte{wordWaiting}); err != nil {
 		return err
 	}
-	return execute(p.Spec.Process, syncSocket, start)
+	return execute(p.Spec.Process, syncSocket, start, owner)
 }
 
 // execute waits for start and becomes the container's program.
-func execute(p *specs.Process, syncSocket, start *os.File) error {
+func execute(p *specs.Process, syncSocket, start, owner *os.File) error {
 	if err := syncSocket.Close(); err != nil {
 		return err
 	}
-	if _, err := start.Read(make([]byte, 1)); err != nil {
+	if err := awaitStart(start, owner); err != nil {
 		return fmt.Errorf("wait for start: %w", err)
-	}
-	// By now whoever creates containers, the lab, is our parent. Should it be killed, nothing of it must stay.
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return err
 	}
 	if p.NoNewPrivileges {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return err
 		}
-	}
-	if err := start.Close(); err != nil {
-		return err
 	}
 	if p.Cwd != "" {
 		if err := unix.Chdir(p.Cwd); err != nil {
@@ -103,6 +97,48 @@ func execute(p *specs.Process, syncSocket, start *os.File) error {
 		return err
 	}
 	return fmt.Errorf("execute %q: %w", path, unix.Exec(path, p.Args, p.Env))
+}
+
+// awaitStart returns when start says so. Between create and start nobody is our parent whose death would tell us that
+// the lab was killed: we look at it ourselves.
+func awaitStart(start, owner *os.File) error {
+	ready, err := poll([]unix.PollFd{{Fd: fdStart, Events: unix.POLLIN}, {Fd: fdOwner, Events: unix.POLLIN}}, -1)
+	if err != nil {
+		return err
+	}
+	if ready[1] {
+		return errOwnerGone
+	}
+	if _, err := start.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	// Now whoever creates containers is our parent. Should it be killed, nothing of it must stay.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return err
+	}
+	// It may have been killed just before.
+	ready, err = poll([]unix.PollFd{{Fd: fdOwner, Events: unix.POLLIN}}, 0)
+	if err == nil && ready[0] {
+		err = errOwnerGone
+	}
+	return errors.Join(err, start.Close(), owner.Close())
+}
+
+var errOwnerGone = errors.New("whoever made this container is gone")
+
+// poll says of each descriptor whether it is ready.
+func poll(fds []unix.PollFd, timeout int) ([]bool, error) {
+	for {
+		_, err := unix.Poll(fds, timeout)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		ready := make([]bool, len(fds))
+		for i, f := range fds {
+			ready[i] = f.Revents != 0
+		}
+		return ready, err
+	}
 }
 
 // lookPath searches the container's PATH, not ours.

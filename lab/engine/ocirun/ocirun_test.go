@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -342,5 +343,44 @@ func TestKillSendsTheSignal(t *testing.T) {
 		t.Errorf("exit status %d, want 5", code)
 	}
 	h.must("delete", "c1")
+	h.clean()
+}
+
+// A lab that is killed between create and start leaves nobody who would ever say start.
+func TestAWaitingContainerEndsWithItsMaker(t *testing.T) {
+	h := newHost(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime, pidFile := filepath.Join(h.dir, ocirun.Name), filepath.Join(h.dir, "pid")
+	if err := os.Symlink(self, runtime); err != nil {
+		t.Fatal(err)
+	}
+	maker := exec.CommandContext(t.Context(), "/bin/sh", "-c", `"$@" && kill -KILL $$`, "maker",
+		runtime, "--root", h.dir+"/state", "create", "--pid-file", pidFile, "--bundle", h.bundle("exit 0", nil), "one")
+	out, err := os.Create(filepath.Join(h.dir, "output")) // a pipe would be held open by what create leaves
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	maker.Stdout, maker.Stderr = out, out
+	if err := maker.Run(); err == nil || err.Error() != "signal: killed" {
+		t.Fatalf("the maker was to create a container and die: %v: %s", err, h.output())
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := time.AfterFunc(10*time.Second, func() { _ = unix.Kill(pid, unix.SIGKILL) })
+	defer stop.Stop()
+	if exit := h.reap(pid); exit != 1 {
+		t.Errorf("the waiting process ended with %d, want by itself with 1: %s", exit, h.output())
+	}
+	h.must("delete", "--force", "one")
 	h.clean()
 }
