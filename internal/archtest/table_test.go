@@ -23,7 +23,7 @@ var house = []floor{
 		{"cli", "address companion config container control doc engine/docker envfile fault hostrole instancerole launch manual setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec cgroups config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
 			"hostimds instance netns nft policy secret systemd taskmeta"},
-		{"doctor", "address audit config container control diagnose engine/docker facts fault launch policy secret table"},
+		{"doctor", "address audit config container control diagnose engine/docker engine/monitors facts fault launch policy secret table"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
 		{"launch", "cdispec companion config control fault"},
@@ -46,6 +46,7 @@ var house = []floor{
 		{"cgroups", ""},
 		{"durable", ""},
 		{"engine/docker", "container fault secret"},
+		{"engine/monitors", "container"},
 		{"engine/podman", "container fault"},
 		{"facts", "address diagnose fault netns secret"},
 		{"hostimds", "instance"},
@@ -134,7 +135,7 @@ var doors = []door{
 	{"github.com/spf13/", "cli lab/cli"},
 	{"github.com/vishvananda/netlink", "netns lab/ec2 lab/engine"},
 	{"go.yaml.in/yaml/", "config"},
-	{"golang.org/x/sys/unix", "attest control facts hook netns nft readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
+	{"golang.org/x/sys/unix", "attest control engine/monitors facts hook netns nft readiness shim skl testkit lab/ec2 lab/ec2/engineroot lab/engine lab/engine/ocirun " +
 		"lab/imds terminal test/bench"},
 	{"golang.org/x/time/", "broker egress"},
 }

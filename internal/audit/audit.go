@@ -73,11 +73,12 @@ func (r Rule) rank() int { return slices.Index(Rules(), r) }
 // Level is how bad it is.
 func (r Rule) Level() Level { return rules[r.rank()].level }
 
-// Holder is a container or an image.
+// Holder is a container, an image, or an engine that did not tell what it has.
 type Holder struct {
-	Kind string `json:"kind"` // container or image
-	Name string `json:"name"`
-	ID   string `json:"id,omitempty"`
+	Kind   string `json:"kind"` // container, image or engine
+	Engine string `json:"engine"`
+	Name   string `json:"name"`
+	ID     string `json:"id,omitempty"`
 }
 
 // Holding is one identity that one holder has.
@@ -182,7 +183,7 @@ func Blind(h Holder, why string) Holding { return hold(h, Unseen, "", why) }
 // Sort puts the worst first, and leaves out what is there twice.
 func Sort(all []Holding) []Holding {
 	slices.SortFunc(all, func(a, b Holding) int {
-		return cmp.Or(cmp.Compare(a.Rule.rank(), b.Rule.rank()), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name),
+		return cmp.Or(cmp.Compare(a.Rule.rank(), b.Rule.rank()), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Name, b.Name),
 			cmp.Compare(a.ID, b.ID), cmp.Compare(a.How, b.How), cmp.Compare(a.Identity, b.Identity))
 	})
 	return slices.Compact(all)

@@ -78,11 +78,11 @@ func SARIF(all []Holding, version string) ([]byte, error) {
 		if h.Level == None {
 			continue
 		}
-		name := h.Kind + "/" + h.Name
-		sum := sha256.Sum256([]byte(strings.Join([]string{string(h.Rule), h.Kind, h.Name, h.Identity, h.How}, "\n")))
+		name := strings.TrimPrefix(h.Engine+"/"+h.Kind+"/"+h.Name, "/")
+		sum := sha256.Sum256([]byte(strings.Join([]string{string(h.Rule), h.Engine, h.Kind, h.Name, h.Identity, h.How}, "\n")))
 		run.Results = append(run.Results, sarifResult{
 			RuleID: h.Rule, RuleIndex: h.Rule.rank(), Level: h.Level, Kind: "fail",
-			Message: sarifText{strings.Join(strings.Fields(h.Kind+" "+h.Name+": "+h.Identity), " ") + ": " + h.How},
+			Message: sarifText{strings.Join(strings.Fields(h.Engine+" "+h.Kind+" "+h.Name+": "+h.Identity), " ") + ": " + h.How},
 			Locations: []sarifLocation{{
 				Physical: sarifPhysical{sarifArtifact{(&url.URL{Path: name}).EscapedPath()}},
 				Logical:  []sarifLogical{{Name: h.Name, Kind: "resource", Full: name}},

@@ -24,10 +24,11 @@ func newAudit(o Options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "audit",
 		Short: "List who on this host has which AWS identity, and how",
-		Long: `Looks at every container, running or not, and at every image: keys in environments,
-files, images and their history, roles by taskrole, the host's role by the network. The
-worst comes first: keys that never expire. It changes nothing and prints no secret.
-Exit status 1 if there is such a key.`,
+		Long: `Looks at every container of Docker and Podman, running or not, at every image, and at
+the running containers of other engines: keys in environments, files, images and their
+history, roles by taskrole, the host's role by the network. The worst comes first: keys
+that never expire. It changes nothing and prints no secret.
+Exit status 1 if there is such a key, or if an engine does not answer.`,
 		Example: `  taskrole audit
   taskrole audit --sarif > taskrole.sarif`,
 		Args: cobra.NoArgs,

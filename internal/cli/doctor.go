@@ -36,7 +36,8 @@ what is wrong. It changes nothing and prints no secret; it needs no agent and, w
 started.
 Exit status 1 if something keeps credentials from working.`,
 		Example: `  taskrole doctor                       # this host
-  taskrole doctor web                   # a container of Docker
+  taskrole doctor web                   # a container of any engine, by name or id
+  taskrole doctor podman:web            # also docker:, containerd:[NAMESPACE/], oci:
   taskrole doctor --pid 4711 --sdk go-v2
   taskrole doctor web --json
   taskrole doctor --image amazon/aws-cli -- --network none -e AWS_ACCESS_KEY_ID`,

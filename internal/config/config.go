@@ -24,9 +24,11 @@ type Config struct {
 	Runtime string        // path of taskrole-runtime; "": the agent looks beside itself
 	Docker  string        // Docker's API as unix:///path; "" for none
 	Podman  string        // Podman's likewise
-	Late    bool          // containers may ask by label, which needs Docker
-	CDI     CDI
-	STS     STS
+	// NoPodman says that the file says none, and not only nothing.
+	NoPodman bool
+	Late     bool // containers may ask by label, which needs Docker
+	CDI      CDI
+	STS      STS
 	// Metadata is what containers' instance metadata tells where the host's own service does not.
 	Metadata instance.Facts
 	// AskHost allows the agent to ask the host's own instance metadata service.

@@ -47,7 +47,7 @@ func TestTheExampleIsRead(t *testing.T) {
 	}
 	want := &config.Config{
 		Path: path, Account: "123456789012", Region: "eu-central-1",
-		Socket: config.DefaultSocket, Runtime: "/usr/local/bin/taskrole-runtime", Docker: config.DefaultDocker, Late: true,
+		Socket: config.DefaultSocket, Runtime: "/usr/local/bin/taskrole-runtime", Docker: config.DefaultDocker, NoPodman: true, Late: true,
 		CDI: config.CDI{Dir: "/etc/cdi"},
 		STS: config.STS{Endpoint: "https://sts.eu-central-1.amazonaws.com", CallsPerSecond: 20},
 		Metadata: instance.Facts{

@@ -43,7 +43,7 @@ func (w *walker) config(root *yaml.Node) *Config {
 		{"engines", func(n *yaml.Node, p string) {
 			w.mapping(n, p, []field{
 				{"docker", func(n *yaml.Node, p string) { w.engine(&c.Docker, n, p) }},
-				{"podman", func(n *yaml.Node, p string) { w.engine(&c.Podman, n, p) }},
+				{"podman", func(n *yaml.Node, p string) { w.engine(&c.Podman, n, p); c.NoPodman = c.Podman == "" }},
 			})
 		}},
 		{"late", func(n *yaml.Node, p string) { c.Late = w.truth(n, p) }},

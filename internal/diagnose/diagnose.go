@@ -44,8 +44,11 @@ type Subject struct {
 	UID       int    `json:"uid"`
 	Home      string `json:"home,omitempty"`
 	Container string `json:"container,omitempty"` // name or short id
-	Image     string `json:"image,omitempty"`
-	Network   string `json:"network,omitempty"` // the engine's word for it
+	// Engine is who knows the container, and EngineUser the user whose own engine that is, where it is not root's.
+	Engine     string `json:"engine,omitempty"`
+	EngineUser int    `json:"engine_user,omitempty"`
+	Image      string `json:"image,omitempty"`
+	Network    string `json:"network,omitempty"` // the engine's word for it
 	// Planned says that nothing has been started: only words can be judged.
 	Planned bool `json:"planned,omitempty"`
 	// Stopped is the engine's message about a container that did not start, or "".

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"taskrole/internal/control"
 	"taskrole/internal/diagnose"
 	"taskrole/internal/engine/docker"
+	"taskrole/internal/engine/monitors"
 	"taskrole/internal/facts"
 	"taskrole/internal/fault"
 	"taskrole/internal/table"
@@ -32,30 +34,20 @@ const auditLimit = 2 * time.Minute
 const atOnce = 8
 
 // Audit lists who has which AWS identity on this host. The error is a fault: doctor-findings if a key that never
-// expires was found.
+// expires was found, engine-unreachable if an engine that is here did not answer.
 func Audit(ctx context.Context, q AuditQuery, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, auditLimit)
 	defer cancel()
 	d := &doctor{query: Query{ConfigPath: q.ConfigPath}}
 	d.settings()
-	if d.engine == "" {
-		return fault.New(fault.EngineUnreachable, "the configuration names no engine", "name engines.docker in it")
-	}
-	e, err := docker.New(d.engine)
-	if err != nil {
-		return fault.Wrap(err, fault.EngineUnreachable, "the engine's address cannot be used", "correct engines.docker in the configuration")
-	}
-	defer func() { _ = e.Close() }() // connections for asking only
-	all, err := d.holdings(ctx, e)
-	if err != nil {
-		return err
-	}
+	s := d.survey(ctx)
+	all := audit.Sort(s.all)
 	if err := writeAudit(out, all, q); err != nil {
 		return fault.As(fmt.Errorf("write the audit: %w", err))
 	}
 	switch n := audit.Failing(all); n {
 	case 0:
-		return nil
+		return s.mute
 	case 1:
 		return fault.New(fault.DoctorFindings, "1 long-lived key is on this host", "delete it in IAM and use a role; doc/audit.md")
 	default:
@@ -63,46 +55,114 @@ func Audit(ctx context.Context, q AuditQuery, out io.Writer) error {
 	}
 }
 
-// holdings looks at every container and image.
-func (d *doctor) holdings(ctx context.Context, e *docker.Engine) ([]audit.Holding, error) {
-	ids, err := e.Containers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	images, err := e.Images(ctx)
-	if err != nil {
-		return nil, fault.As(err)
-	}
-	roles := map[container.ID]control.Attached{}
+// survey is what an audit gathers.
+type survey struct {
+	*doctor
+
+	roles map[container.ID]control.Attached
+	slots chan struct{}
+	wg    sync.WaitGroup
+
+	mu   sync.Mutex // guards what follows
+	all  []audit.Holding
+	seen map[container.ID]bool // by an engine that described it
+	mute error                 // of the first engine that did not answer
+}
+
+// survey looks at every container and image of every engine.
+func (d *doctor) survey(ctx context.Context) *survey {
+	s := &survey{doctor: d, roles: map[container.ID]control.Attached{}, slots: make(chan struct{}, atOnce), seen: map[container.ID]bool{}}
 	if list, err := control.List(ctx, d.socket); err == nil { // without an agent nobody has a role of it
 		for _, a := range list.Containers {
-			roles[a.ID] = a
+			s.roles[a.ID] = a
 		}
 	}
-	var mu sync.Mutex // guards all
-	var all []audit.Holding
+	for _, a := range d.engines {
+		if err := s.engine(ctx, a); err != nil {
+			s.add(audit.Blind(audit.Holder{Kind: "engine", Engine: a.name, Name: a.name}, fault.As(err).What))
+			if s.mute == nil {
+				s.mute = err
+			}
+		}
+	}
+	s.watched(ctx)
+	s.wg.Wait()
+	return s
+}
+
+func (s *survey) add(h ...audit.Holding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, h...)
+}
+
+// look looks at something beside others.
+func (s *survey) look(f func() []audit.Holding) {
+	s.slots <- struct{}{}
+	s.wg.Go(func() {
+		defer func() { <-s.slots }()
+		s.add(f()...)
+	})
+}
+
+// engine looks at what one engine has.
+func (s *survey) engine(ctx context.Context, a api) error {
+	e, err := a.open()
+	if err != nil {
+		return err
+	}
+	ids, err := e.Containers(ctx)
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
 	for _, id := range ids {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			found := d.holder(ctx, e, id, roles)
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, found...)
+		s.seen[container.ID(id)] = true
+		wg.Add(1)
+		s.look(func() []audit.Holding {
+			defer wg.Done()
+			return s.holder(ctx, a.name, e, id)
 		})
 	}
-	wg.Wait()
+	images, err := e.Images(ctx)
 	for _, i := range images {
-		all = append(all, image(i)...)
+		s.add(image(a.name, i)...)
 	}
-	return audit.Sort(all), nil
+	wg.Wait()
+	return errors.Join(err, e.Close())
+}
+
+// watched looks at the containers that no engine has described, by the processes that watch over them.
+func (s *survey) watched(ctx context.Context) {
+	list, err := monitors.Running(ctx)
+	if err != nil {
+		s.add(audit.Blind(audit.Holder{Kind: "engine", Name: "monitors"}, clean(err.Error())))
+	}
+	told := map[string]bool{}
+	for _, c := range list {
+		if s.seen[c.ID] {
+			continue
+		}
+		f := fromMonitor(c)
+		if !told[f.engine] {
+			told[f.engine] = true
+			s.add(audit.Blind(audit.Holder{Kind: "engine", Engine: f.engine, Name: f.engine},
+				"images, and containers that do not run: nobody was asked; containers were found by the processes that watch over them"))
+		}
+		h := audit.Holder{Kind: "container", Engine: f.engine, Name: f.Title(), ID: string(c.ID)}
+		if f.namespace != "" {
+			h.Name = f.namespace + "/" + h.Name
+		}
+		if f.uid != 0 {
+			h.Engine = fmt.Sprintf("%s of user %d", f.engine, f.uid)
+		}
+		s.look(func() []audit.Holding { return s.running(ctx, h, c.PID) })
+	}
 }
 
 // holder looks at one container.
-func (d *doctor) holder(ctx context.Context, e *docker.Engine, id string, roles map[container.ID]control.Attached) []audit.Holding {
-	h := audit.Holder{Kind: "container", Name: container.ID(id).Short(), ID: id}
+func (s *survey) holder(ctx context.Context, engine string, e *docker.Engine, id string) []audit.Holding {
+	h := audit.Holder{Kind: "container", Engine: engine, Name: container.ID(id).Short(), ID: id}
 	i, err := e.Inspect(ctx, id)
 	if fault.CodeOf(err) == fault.NotFound {
 		return nil // it has gone meanwhile
@@ -111,26 +171,36 @@ func (d *doctor) holder(ctx context.Context, e *docker.Engine, id string, roles 
 		return []audit.Holding{audit.Blind(h, fault.As(err).What)}
 	}
 	h.Name = i.Title()
-	if i.PID == 0 {
-		f := &diagnose.Facts{}
-		facts.Recorded(i.Env, f)
-		all := audit.Environment(h, f.Env, "environment that the engine wrote down; it does not run")
-		inside := make([]string, 0, len(i.Mounts))
-		for _, m := range i.Mounts {
-			inside = append(inside, m.Destination)
-		}
-		return append(all, audit.Mounts(h, inside)...)
+	if i.PID != 0 {
+		return s.running(ctx, h, i.PID)
 	}
-	f, _, err := d.process(ctx, i.PID)
+	f := &diagnose.Facts{}
+	facts.Recorded(i.Env, f)
+	all := audit.Environment(h, f.Env, "environment that the engine wrote down; it does not run")
+	inside := make([]string, 0, len(i.Mounts))
+	for _, m := range i.Mounts {
+		inside = append(inside, clean(m.Destination))
+	}
+	return append(all, audit.Mounts(h, inside)...)
+}
+
+// running looks at the process of a container.
+func (s *survey) running(ctx context.Context, h audit.Holder, pid int) []audit.Holding {
+	f, _, err := s.process(ctx, pid)
+	if fault.CodeOf(err) == fault.ContainerGone {
+		return nil
+	}
 	if err != nil {
 		return []audit.Holding{audit.Blind(h, fault.As(err).What)}
 	}
-	f.Role.Name, f.Role.ARN = roles[i.ID].Role, roles[i.ID].RoleARN
+	if a, ok := s.roles[container.ID(h.ID)]; ok && a.PID == pid {
+		f.Role.Name, f.Role.ARN = a.Role, a.RoleARN
+	}
 	return audit.Process(h, f)
 }
 
-func image(i docker.Image) []audit.Holding {
-	h := audit.Holder{Kind: "image", Name: i.Name, ID: i.ID}
+func image(engine string, i docker.Image) []audit.Holding {
+	h := audit.Holder{Kind: "image", Engine: engine, Name: i.Name, ID: i.ID}
 	f := &diagnose.Facts{}
 	facts.Recorded(i.Env, f)
 	all := audit.Environment(h, f.Env, "environment of the image")
@@ -167,7 +237,7 @@ func writeAudit(out io.Writer, all []audit.Holding, q AuditQuery) error {
 		_, err := io.WriteString(out, "nobody on this host has an AWS identity of its own\n")
 		return err
 	}
-	columns := []table.Column{{Title: "LEVEL"}, {Title: "WHO"}, {Title: "RULE"}, {Title: "IDENTITY"}, {Title: "HOW"}}
+	columns := []table.Column{{Title: "LEVEL"}, {Title: "ENGINE"}, {Title: "WHO"}, {Title: "RULE"}, {Title: "IDENTITY"}, {Title: "HOW"}}
 	rows := make([][]table.Cell, 0, len(all))
 	for _, h := range all {
 		style := table.Plain
@@ -178,7 +248,7 @@ func writeAudit(out io.Writer, all []audit.Holding, q AuditQuery) error {
 			style = table.Amber
 		case audit.Note, audit.None:
 		}
-		rows = append(rows, []table.Cell{{Text: string(h.Level), Style: style}, {Text: h.Kind + " " + h.Name}, {Text: string(h.Rule)}, {Text: h.Identity}, {Text: h.How}})
+		rows = append(rows, []table.Cell{{Text: string(h.Level), Style: style}, {Text: h.Engine}, {Text: h.Kind + " " + h.Name}, {Text: string(h.Rule)}, {Text: h.Identity}, {Text: h.How}})
 	}
 	_, err := io.WriteString(out, table.Format(columns, rows, table.Options{Width: auditWidth}))
 	return err

@@ -22,6 +22,7 @@ import (
 	"taskrole/internal/control"
 	"taskrole/internal/diagnose"
 	"taskrole/internal/engine/docker"
+	"taskrole/internal/engine/monitors"
 	"taskrole/internal/facts"
 	"taskrole/internal/fault"
 	"taskrole/internal/policy"
@@ -118,8 +119,10 @@ type doctor struct {
 	cfg    *config.Config // nil: there is none that can be used
 	cfgErr string
 	socket string
-	engine string
-	unseen []string
+	// engines are those that can be asked, and docker is Docker's address, "" for none.
+	engines []api
+	docker  string
+	unseen  []string
 }
 
 // aims says whether something else than the host is looked at, whose configuration is a finding.
@@ -129,7 +132,8 @@ func (d *doctor) aims() bool {
 
 // settings reads where the agent and the engine are.
 func (d *doctor) settings() {
-	d.socket, d.engine = control.DefaultSocket, config.DefaultDocker
+	d.socket, d.docker = control.DefaultSocket, config.DefaultDocker
+	d.engines = findEngines(nil)
 	cfg, err := config.Load(d.query.ConfigPath)
 	if err != nil {
 		d.cfgErr = err.Error()
@@ -141,7 +145,7 @@ func (d *doctor) settings() {
 		}
 		return
 	}
-	d.cfg, d.socket, d.engine = cfg, cfg.Socket, cfg.Docker
+	d.cfg, d.socket, d.docker, d.engines = cfg, cfg.Socket, cfg.Docker, findEngines(cfg)
 }
 
 func (d *doctor) report(ctx context.Context) (*Report, error) {
@@ -205,63 +209,69 @@ func (d *doctor) process(ctx context.Context, pid int) (f *diagnose.Facts, id co
 	return f, id, nil
 }
 
-// lookup asks the engine who the process's container is.
+// lookup asks the engines who the process's container is. Where none says so, its monitor may know a name.
 func (d *doctor) lookup(ctx context.Context, f *diagnose.Facts, id container.ID) container.Container {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
 	c := container.Container{ID: id}
-	if id == "" {
-		return c
+	if id != "" {
+		f.Subject.Container = id.Short()
+		for _, a := range d.engines {
+			i, err := a.inspect(ctx, string(id))
+			if err == nil {
+				known(f, i, a.name)
+				return i.Container
+			}
+			if fault.CodeOf(err) != fault.NotFound {
+				d.unseen = append(d.unseen, "what "+a.name+" says of the container: "+fault.As(err).What)
+			}
+		}
 	}
-	f.Subject.Container = id.Short()
-	if d.engine == "" {
-		return c
-	}
-	e, err := docker.New(d.engine)
+	list, err := monitors.Running(ctx)
 	if err != nil {
-		return c
+		d.unseen = append(d.unseen, "some containers' monitors: "+err.Error())
 	}
-	defer func() { _ = e.Close() }() // connections for asking only
-	i, err := e.Inspect(ctx, string(id))
-	if err != nil {
-		d.unseen = append(d.unseen, "what the engine says of the container: "+fault.As(err).What)
-		return c
+	for _, m := range list {
+		if m.PID == f.Subject.PID || id != "" && m.ID == id {
+			w := fromMonitor(m)
+			known(f, w.Inspected, w.engine)
+			c.ID = m.ID
+		}
 	}
-	known(f, i)
-	return i.Container
+	return c
 }
 
 // known puts the engine's words into the facts.
-func known(f *diagnose.Facts, i docker.Inspected) {
-	f.Subject.Container, f.Subject.Image, f.Subject.Network = i.Title(), i.Image, i.Network
+func known(f *diagnose.Facts, i docker.Inspected, engine string) {
+	f.Subject.Engine, f.Subject.Container, f.Subject.Image, f.Subject.Network = engine, clean(i.Title()), clean(i.Image), clean(i.Network)
 	if i.PID == 0 {
-		f.Subject.NotRunning, f.Subject.Stopped = true, i.Error
+		f.Subject.NotRunning, f.Subject.Stopped = true, clean(i.Error)
 	}
 }
 
-// container looks at a container by the engine's name for it.
+// container looks at a container by an engine's name for it.
 func (d *doctor) container(ctx context.Context) (*Report, error) {
-	if d.engine == "" {
-		return nil, fault.New(fault.EngineUnreachable, "the configuration names no engine", "name engines.docker, or use --pid")
-	}
-	e, err := docker.New(d.engine)
-	if err != nil {
-		return nil, fault.Wrap(err, fault.EngineUnreachable, "the engine's address cannot be used", "correct engines.docker in the configuration")
-	}
-	defer func() { _ = e.Close() }() // connections for asking only
-	i, err := e.Inspect(ctx, d.query.Container)
+	c, err := d.find(ctx)
 	if err != nil {
 		return nil, err
 	}
 	f := &diagnose.Facts{}
-	if i.PID != 0 {
-		if f, _, err = d.process(ctx, i.PID); err != nil {
+	if c.PID != 0 {
+		if f, _, err = d.process(ctx, c.PID); err != nil {
 			return nil, err
 		}
 	} else {
-		facts.Recorded(i.Env, f)
-		d.unseen = append(d.unseen, "its process: the container does not run ("+i.Status+"), so that only what the engine wrote down is looked at")
+		facts.Recorded(c.Env, f)
+		d.unseen = append(d.unseen, "its process: the container does not run ("+c.Status+"), so that only what the engine wrote down is looked at")
 	}
-	known(f, i)
-	d.agent(ctx, f, i.ID, i.Container, i.Devices)
+	known(f, c.Inspected, c.engine)
+	if c.uid != 0 {
+		f.Subject.EngineUser = c.uid
+	}
+	if !c.Known {
+		d.unseen = append(d.unseen, "its image, labels and network as "+c.engine+" has them: the container was found by the process that watches over it")
+	}
+	d.agent(ctx, f, c.ID, c.Container, c.Devices)
 	return d.conclude(f), nil
 }
 
@@ -291,9 +301,17 @@ func (d *doctor) agent(ctx context.Context, f *diagnose.Facts, id container.ID, 
 		f.Role.Denied, f.Role.Trace = true, []string{"configuration: " + fault.As(err).What}
 		return
 	}
-	if decision := policy.Decide(role.Allow, c); !decision.Allowed {
+	if decision := policy.Decide(role.Allow, d.asAgent(c)); !decision.Allowed {
 		f.Role.Denied, f.Role.Trace = true, decision.Trace
 	}
+}
+
+// asAgent is the container as the agent sees it, which asks only the engines that its configuration names.
+func (d *doctor) asAgent(c container.Container) container.Container {
+	if c.Engine == enginePodman && d.cfg.Podman == "" {
+		return container.Container{ID: c.ID}
+	}
+	return c
 }
 
 // missing are the IPv4 addresses of the endpoints that the namespace does not have. IPv6 may be switched off in it.
@@ -381,12 +399,9 @@ func (d *doctor) host(ctx context.Context) *Report {
 	default:
 		d.unseen = append(d.unseen, "what the agent says: "+fault.As(err).What)
 	}
-	if d.engine != "" {
-		if e, err := docker.New(d.engine); err == nil {
-			if _, err := e.Containers(ctx); err != nil {
-				f.Host.Engine = fault.As(err).What
-			}
-			_ = e.Close() // connections for asking only
+	for _, a := range d.engines {
+		if err := a.answers(ctx); err != nil {
+			f.Host.Engine = fault.As(err).What
 		}
 	}
 	r := &Report{Findings: diagnose.Findings(f), Unseen: d.unseen, host: &f.Host}

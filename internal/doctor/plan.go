@@ -58,8 +58,8 @@ func (d *doctor) plan(ctx context.Context) *Report {
 
 // image asks the engine what the image brings.
 func (d *doctor) image(ctx context.Context, p *planned) {
-	e, err := docker.New(d.engine)
-	if d.engine == "" || err != nil {
+	e, err := docker.New(d.docker)
+	if d.docker == "" || err != nil {
 		d.unseen = append(d.unseen, "what the image brings: no engine is configured")
 		return
 	}

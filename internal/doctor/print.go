@@ -43,7 +43,7 @@ func title(b *strings.Builder, r *Report) {
 	}
 	var words []string
 	if s.Container != "" {
-		words = append(words, "container "+s.Container)
+		words = append(words, whose(s))
 	}
 	if s.Image != "" {
 		words = append(words, "image "+s.Image)
@@ -61,6 +61,18 @@ func title(b *strings.Builder, r *Report) {
 		words = append(words, "role "+r.Role)
 	}
 	fmt.Fprintf(b, "%s\n\n", strings.Join(words, ", "))
+}
+
+// whose names the container and its engine.
+func whose(s diagnose.Subject) string {
+	words := "container " + s.Container
+	if s.Engine != "" {
+		words += " of " + s.Engine
+	}
+	if s.EngineUser != 0 {
+		words += fmt.Sprintf(" of user %d", s.EngineUser)
+	}
+	return words
 }
 
 // group is SDKs that do the same.

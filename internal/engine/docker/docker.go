@@ -26,17 +26,24 @@ const timeout = 3 * time.Second
 // Engine is a Docker engine, or anything that speaks its API.
 type Engine struct {
 	host string
+	name string // docker, or podman behind the same API
 	api  *client.Client
 }
 
 // New returns the engine at host, such as unix:///var/run/docker.sock. It does not connect yet: the engine may start
 // after the agent.
-func New(host string) (*Engine, error) {
+func New(host string) (*Engine, error) { return named("docker", host) }
+
+// NewPodman returns a Podman service at host, which speaks the same API and locks the same way. It is for looking at
+// containers, and not for Lookup, which waits there for the lock of a container that is being started.
+func NewPodman(host string) (*Engine, error) { return named("podman", host) }
+
+func named(name, host string) (*Engine, error) {
 	api, err := client.New(client.WithHost(host), client.WithUserAgent("taskrole"))
 	if err != nil {
 		return nil, fmt.Errorf("engine at %q: %w", host, err)
 	}
-	return &Engine{host: host, api: api}, nil
+	return &Engine{host: host, name: name, api: api}, nil
 }
 
 // Lookup returns the container with exactly this id. Without an error, Known says whether this engine has it.
@@ -64,7 +71,7 @@ func (e *Engine) Lookup(ctx context.Context, id container.ID) (container.Contain
 		}
 		return container.Container{
 			ID: id, Name: name, Image: c.Image, Labels: e.given(ctx, c.ImageID, c.Labels), Network: network(c.HostConfig.NetworkMode),
-			Known: true, Engine: "docker",
+			Known: true, Engine: e.name,
 		}, nil
 	}
 	return unknown, nil

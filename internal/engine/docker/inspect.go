@@ -41,7 +41,7 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (Inspected, error) {
 	if err != nil {
 		if errdefs.IsNotFound(err) {
 			return Inspected{}, fault.Wrap(err, fault.NotFound, fmt.Sprintf("the engine at %s has no container %q", e.host, ref),
-				`"docker ps --all" lists what there is; "--pid" looks at a process of any engine`)
+				`"`+e.name+` ps --all" lists what there is; "--pid" looks at a process of any engine`)
 		}
 		return Inspected{}, fault.Wrap(err, fault.EngineUnreachable, fmt.Sprintf("the engine at %s does not describe container %q", e.host, ref),
 			`check that it runs; "--pid" needs no engine`)
@@ -52,7 +52,7 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (Inspected, error) {
 	}
 	i := Inspected{
 		Container: container.Container{
-			ID: container.ID(c.ID), Name: strings.TrimPrefix(c.Name, "/"), Image: c.Config.Image, Known: true, Engine: "docker",
+			ID: container.ID(c.ID), Name: strings.TrimPrefix(c.Name, "/"), Image: c.Config.Image, Known: true, Engine: e.name,
 			Labels: e.given(ctx, c.Image, c.Config.Labels),
 		},
 		PID: c.State.Pid, Status: string(c.State.Status), Error: c.State.Error, Network: string(c.HostConfig.NetworkMode), ImageID: c.Image,

@@ -69,7 +69,7 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 
 func (e *Engine) silent(err error, what string) error {
 	return fault.Wrap(err, fault.EngineUnreachable, fmt.Sprintf("the engine at %s does not list %s", e.host, what),
-		"check that it runs and that engines.docker in the configuration names its socket")
+		"check that it runs and that engines."+e.name+" in the configuration names its socket")
 }
 
 // shortImage is how docker images shows an id.

@@ -1,0 +1,142 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"taskrole/lab/ec2"
+	"taskrole/lab/ec2/engineroot"
+)
+
+// TestDoctorByNameOnEveryEngine: the first article's failing case and the second's, and a container that is well, by
+// all the names that the engine and people have for them.
+func TestDoctorByNameOnEveryEngine(t *testing.T) {
+	for _, e := range others {
+		onOther(t, e.name, func(t *testing.T, w *world) {
+			for _, c := range []struct {
+				name string
+				c    ec2.Container
+				want string
+			}{
+				{"named-no-network", ec2.Container{Network: ec2.NetworkNone, Env: regions}, "imds-unreachable"},
+				{"named-no-token", ec2.Container{Network: ec2.NetworkNone, Env: slices.Concat(session[:2], regions)}, "session-token-missing"},
+				{"named-well", ec2.Container{Network: ec2.NetworkNone, Role: "reader", Env: regions}, ""},
+			} {
+				c.c.Name = c.name
+				id := w.live(t, c.c)
+				names := []string{c.name, string(w.kind) + ":" + c.name, id}
+				if w.kind == engineroot.Podman {
+					names = append(names, id[:7])
+				} else {
+					names = append(names, "containerd:default/"+id)
+				}
+				for _, name := range names {
+					d := w.diagnose(t, "--sdk=all", name)
+					if d.codes() != c.want || d.Role != c.c.Role || d.Subject.Engine != string(w.kind) || d.Subject.Container != c.name || d.Seconds > 2 {
+						t.Errorf("%s: %+v; want %q, role %q", name, d, c.want, c.c.Role)
+					}
+				}
+				text, _ := w.askDoctor(t, "doctor", "--config", w.configPath(), "--sdk=botocore", c.name)
+				t.Logf("taskrole doctor %s:\n%s", c.name, text)
+			}
+			if out, exit := w.askFailing(t, "doctor", "--config", w.configPath(), "nobody"); exit != 1 || !strings.Contains(out, "[not-found]") {
+				t.Errorf("a container that is not there: exit %d, %s", exit, out)
+			}
+		})
+	}
+}
+
+// TestDoctorFindsNothingWrongWithTheHealthy on every engine, in every network mode, with a role and without.
+func TestDoctorFindsNothingWrongWithTheHealthy(t *testing.T) {
+	for _, e := range slices.Concat(engines, others) {
+		onOther(t, e.name, func(t *testing.T, w *world) {
+			alone := w.live(t, ec2.Container{Network: ec2.NetworkNone, Options: confined, Env: session, Name: "healthy-alone"})
+			networks := []ec2.Network{ec2.NetworkNone, ec2.NetworkBridge, ec2.NetworkHost, ec2.Network("container:" + alone)}
+			if w.kind != engineroot.Containerd {
+				w.must(t, "network", "create", "--internal", "healthy-internal")
+				t.Cleanup(func() { _, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "network", "rm", "healthy-internal") })
+				networks = append(networks, ec2.NetworkCustom, "healthy-internal")
+			}
+			worst := 0.0
+			for n, network := range networks {
+				for role, c := range map[string]ec2.Container{
+					"reader": {Role: "reader"}, "": {Env: session},
+				} {
+					c.Network, c.Options, c.Env = network, confined, append(slices.Clone(c.Env), regions...)
+					c.Name = fmt.Sprintf("healthy-%d%s", n, role)
+					w.live(t, c)
+					for _, args := range [][]string{{c.Name, "--sdk=all"}, {c.Name}} {
+						d := w.diagnose(t, args...)
+						if len(d.Findings) > 0 || d.Role != role || d.Seconds > 2 {
+							t.Errorf("%s %q, %q: %.2f s, %+v", network, role, args, d.Seconds, d)
+						}
+						worst = max(worst, d.Seconds)
+					}
+				}
+			}
+			t.Logf("%s: %d networks with and without a role, nothing found; the slowest took %.2f s", w.docker.Name(), len(networks), worst)
+		})
+	}
+}
+
+// askFailing runs taskrole in the instance and returns all that it printed.
+func (w *world) askFailing(tb testing.TB, args ...string) (out string, exit int) {
+	tb.Helper()
+	cmd, buffer := w.command(args...)
+	if err := w.instance.Start(cmd); err != nil {
+		tb.Fatal(err)
+	}
+	_ = cmd.Wait() // the exit code is the answer
+	return buffer.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestAuditKnowsEveryEngine: by Podman's word, and by the monitors of containers that nobody vouches for.
+func TestAuditKnowsEveryEngine(t *testing.T) {
+	for _, e := range others {
+		onOther(t, e.name, func(t *testing.T, w *world) {
+			w.live(t, ec2.Container{Network: ec2.NetworkNone, Name: "audit-keys", Env: []string{"AWS_ACCESS_KEY_ID=" + theAKIA, session[1]}})
+			w.live(t, ec2.Container{Network: ec2.NetworkNone, Name: "audit-role", Role: "reader"})
+			want := "long-lived-key container audit-keys AKIA…5678, task-role container audit-role reader"
+			if w.kind == engineroot.Podman {
+				w.must(t, "create", "--name=audit-made", "--network=none", "--env="+session[0], "probe", "env", theAKIA)
+				w.must(t, "commit", "--change=ENV AWS_ACCESS_KEY_ID="+theAKIA, "audit-made", "audit-image")
+				t.Cleanup(func() {
+					_, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "rm", "-f", "audit-made")
+					_, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "rmi", "audit-image")
+				})
+				want = "long-lived-key container audit-keys AKIA…5678, long-lived-key image localhost/audit-image:latest AKIA…5678, " +
+					"temporary-key container audit-made ASIA…1234, task-role container audit-role reader"
+			} else {
+				want = strings.ReplaceAll(want, "audit-", "default/audit-")
+			}
+			out, exit := w.askDoctor(t, "audit", "--json=1", "--config", w.configPath())
+			var list struct {
+				Holdings []struct{ Kind, Engine, Name, Rule, Identity, How string }
+			}
+			check(t, json.Unmarshal(out, &list))
+			var got []string
+			for _, h := range list.Holdings {
+				line := strings.Join([]string{h.Rule, h.Kind, h.Name, h.Identity}, " ")
+				if h.Engine == string(w.kind) && strings.Contains(h.Name, "audit-") && !slices.Contains(got, line) {
+					got = append(got, line)
+				}
+			}
+			if strings.Join(got, ", ") != want || exit != 1 {
+				t.Errorf("exit %d, %s; want %s\n%s", exit, strings.Join(got, ", "), want, out)
+			}
+			people, _ := w.askDoctor(t, "audit", "--config", w.configPath())
+			t.Logf("taskrole audit:\n%s", people)
+			for _, text := range []string{string(out), string(people)} {
+				if strings.Contains(text, theSecret) || strings.Contains(text, theAKIA) {
+					t.Errorf("a secret or a whole key id is in the audit: %s", text)
+				}
+			}
+		})
+	}
+}
