@@ -20,6 +20,7 @@ func main() {
 			return agent.Run(ctx, agent.Options{ConfigPath: path, Logger: logger, Reload: reload})
 		},
 		Describe:    agent.Roles,
+		Refused:     doctor.Refused,
 		RemoveGuard: agent.RemoveGuard,
 		Audit: func(ctx context.Context, q cli.AuditQuery, out io.Writer) error {
 			return doctor.Audit(ctx, doctor.AuditQuery(q), out)

@@ -39,6 +39,8 @@ type Options struct {
 	Audit Audit
 	// Describe says of a configuration what its agent would say of its roles.
 	Describe func(*config.Config) []control.Role
+	// Refused says what to do about a role that AWS refuses in these words. what is nil if nothing is known beyond them.
+	Refused func(configPath string, role control.Role, said string) (what any, text string)
 	// RemoveGuard is what "taskrole guard remove" does. It says whether there was anything.
 	RemoveGuard func() (bool, error)
 }

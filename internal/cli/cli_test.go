@@ -26,7 +26,7 @@ type result struct {
 func run(t *testing.T, agent cli.Agent, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := cli.Run(t.Context(), cli.Options{Args: args, Stdout: &stdout, Stderr: &stderr, Agent: agent, Describe: describe})
+	code := cli.Run(t.Context(), cli.Options{Args: args, Stdout: &stdout, Stderr: &stderr, Agent: agent, Describe: describe, Refused: known})
 	return result{code, stdout.String(), stderr.String()}
 }
 

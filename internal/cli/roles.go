@@ -42,7 +42,7 @@ there is one that it does not get.`,
 			case err != nil:
 				return err
 			case check:
-				return checkRoles(c.Context(), o, socketOf(configPath), roles, asJSON)
+				return checkRoles(c.Context(), o, configPath, roles, asJSON)
 			case asJSON:
 				return printJSON(o.Stdout, rolesAnswer(roles, nil))
 			}
@@ -95,6 +95,9 @@ type outcome struct {
 	Code    fault.Code `json:"code,omitempty"`
 	Error   string     `json:"error,omitempty"`
 	Hint    string     `json:"hint,omitempty"`
+	// Finding is what the doctor would say of a container with this role.
+	Finding any `json:"finding,omitempty"`
+	advice  string
 }
 
 // roleJSON is a role in the answer for programs.
@@ -118,7 +121,8 @@ func rolesAnswer(roles []control.Role, outcomes []*outcome) any {
 }
 
 // checkRoles tries the roles, and shows each as soon as it and those before it are known.
-func checkRoles(ctx context.Context, o Options, socket string, roles []control.Role, asJSON bool) error {
+func checkRoles(ctx context.Context, o Options, configPath string, roles []control.Role, asJSON bool) error {
+	socket := socketOf(configPath)
 	outcomes := make([]*outcome, len(roles))
 	known := make([]chan struct{}, len(roles))
 	slots := make(chan struct{}, checksAtOnce)
@@ -130,7 +134,11 @@ func checkRoles(ctx context.Context, o Options, socket string, roles []control.R
 			defer close(known[i])
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			outcomes[i] = checkRole(ctx, socket, r.Name)
+			x := checkRole(ctx, socket, r.Name)
+			if x.Code == fault.STSDenied {
+				x.Finding, x.advice = o.Refused(configPath, r, x.Error)
+			}
+			outcomes[i] = x
 		})
 	}
 	width := 0
@@ -186,7 +194,10 @@ func (c *outcome) line(r control.Role, width int, colour bool) string {
 	if !c.OK {
 		s += fmt.Sprintf("        error: %s [%s]\n", table.Harmless(c.Error), c.Code)
 	}
-	if c.Hint != "" {
+	switch {
+	case c.Finding != nil:
+		s += c.advice
+	case c.Hint != "":
 		s += fmt.Sprintf("        hint: %s\n", table.Harmless(c.Hint))
 	}
 	return s

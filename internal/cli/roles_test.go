@@ -159,6 +159,27 @@ func TestCheckReportsEachRoleWithItsWayOut(t *testing.T) {
 	}
 }
 
+// known is what the doctor knows: of one denial.
+func known(_ string, r control.Role, said string) (any, string) {
+	if !strings.Contains(said, "not authorized") {
+		return nil, ""
+	}
+	return map[string]string{"code": "sts-refused"}, "        let " + r.Name + " trust the host\n"
+}
+
+func TestCheckSaysWhatTheDoctorKnows(t *testing.T) {
+	denied := fault.New(fault.STSDenied, "AWS refuses the role: not authorized", "a hint that knows less")
+	config := fakeAgent{roles: twoRoles, check: map[string]error{"writer": denied}}.start(t)
+	r := run(t, nil, "roles", "--check", "--config", config)
+	if !strings.Contains(r.stdout, "[sts-denied]\n        let writer trust the host\n") || strings.Contains(r.stdout, "knows less") {
+		t.Errorf("%s", r.stdout)
+	}
+	r = run(t, nil, "roles", "--check", "--json", "--config", config)
+	if !strings.Contains(r.stdout, `"code": "sts-refused"`) {
+		t.Errorf("%s", r.stdout)
+	}
+}
+
 func TestCheckThatSucceedsSaysNothingMore(t *testing.T) {
 	config := fakeAgent{roles: twoRoles}.start(t)
 	if r := run(t, nil, "roles", "--check", "--config", config); r.code != 0 || strings.Count(r.stdout, "ok ") != 2 || r.stderr != "" {

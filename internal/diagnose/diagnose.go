@@ -202,10 +202,13 @@ type Role struct {
 	Wanted string
 	// Missing are addresses that the agent counts as served and that the namespace does not have.
 	Missing []string
+	// Gone is what the agent itself says that somebody took away from the namespace, or "".
+	Gone string
 	// Trace is why policy says no, one line a rule; Denied says that it does.
 	Denied  bool
 	Trace   []string
-	Problem string // "<code>: sentence" of the agent about this container, or ""
+	Problem string // "sentence [code]" of the agent about this container, or ""
+	Sent    Sent   // with AssumeRole, by the configuration
 }
 
 // AgentUp and AgentDown say whether the agent answers.

@@ -28,7 +28,14 @@ type Finding struct {
 	Affects  []SDK    `json:"affects,omitempty"`  // empty: every SDK
 	Fix      string   `json:"fix"`                // one sentence
 	Commands []string `json:"commands,omitempty"` // to paste
+	Paste    []Paste  `json:"paste,omitempty"`    // documents to paste
 	Manual   string   `json:"manual"`
+}
+
+// Paste is a text that belongs somewhere, such as a statement into a policy.
+type Paste struct {
+	Where string `json:"where"`
+	Text  string `json:"text"`
 }
 
 // manual is where the codes are explained.
@@ -47,6 +54,8 @@ var rules = []rule{
 	{"config-invalid", configInvalid},
 	{"role-refused", roleRefused},
 	{"sts-refused", stsRefused},
+	{"sts-unreachable", stsSilent},
+	{"clock-skew", clockSkew},
 	{"host-identity-missing", hostIdentity},
 	{"start-refused", startRefused},
 	{"port-conflict", portConflict},
@@ -69,7 +78,6 @@ var rules = []rule{
 	{"proxy-takes-metadata", proxyTakes},
 	{"endpoint-mode-invalid", modeInvalid},
 	{"partition-mismatch", partitionMismatch},
-	{"clock-skew", clockSkew},
 	// The endpoints.
 	{"container-endpoint-unreachable", containerUnreachable},
 	{"container-endpoint-error", containerError},
@@ -165,11 +173,12 @@ func explained(found []Finding) []Finding {
 
 // causes are the findings that a finding is the consequence of.
 var causes = map[Code][]Code{
-	"role-not-attached":              {"agent-down", "role-refused", "sts-refused", "start-refused", "host-identity-missing", "addresses-missing"},
+	"role-not-attached":              {"agent-down", "role-refused", "sts-refused", "sts-unreachable", "clock-skew", "start-refused", "host-identity-missing", "addresses-missing"},
 	"addresses-missing":              {"agent-down"},
-	"start-refused":                  {"role-refused", "sts-refused", "host-identity-missing", "agent-down", "port-conflict"},
+	"host-identity-missing":          {"clock-skew"},
+	"start-refused":                  {"role-refused", "sts-refused", "sts-unreachable", "clock-skew", "host-identity-missing", "agent-down", "port-conflict"},
 	"container-endpoint-unreachable": {"agent-down", "role-not-attached", "addresses-missing", "uri-empty", "uri-malformed", "endpoint-foreign"},
-	"container-endpoint-error":       {"uri-empty", "uri-malformed", "endpoint-foreign", "role-not-attached", "sts-refused", "host-identity-missing"},
+	"container-endpoint-error":       {"uri-empty", "uri-malformed", "endpoint-foreign", "role-not-attached", "sts-refused", "sts-unreachable", "host-identity-missing"},
 	"credentials-incomplete":         {"endpoint-foreign", "credentials-expired"},
 	"imds-unreachable": {
 		"imds-guarded", "imds-disabled", "uri-empty", "uri-malformed", "agent-down", "addresses-missing", "full-uri-refused", "token-file-newline",

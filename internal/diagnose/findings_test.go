@@ -141,6 +141,7 @@ func TestFindings(t *testing.T) {
 		"no host identity":  {[]string{region, other}, stopped("taskrole: no [host-identity-missing]"), []string{"host-identity-missing"}},
 		"no such role":      {[]string{region, other}, stopped("taskrole: no [role-unknown]"), []string{"role-refused"}},
 		"agent was down":    {[]string{region, other}, stopped("taskrole: no [agent-unreachable]"), []string{"agent-down"}},
+		"STS is away":       {[]string{region, other}, stopped("taskrole: STS does not answer [sts-unreachable]"), []string{"sts-unreachable"}},
 		"refused for else":  {[]string{region, other}, stopped("taskrole: no [namespace-shared]"), []string{"start-refused"}},
 		"stopped by itself": {[]string{region, other}, stopped(""), nil},
 		"failed by itself":  {[]string{region, other}, stopped("exec: \"sh\": not found"), nil},

@@ -11,6 +11,10 @@ import (
 const skewed = 5 * time.Minute
 
 func clockSkew(f *Facts) *Finding {
+	x := &Finding{
+		Severity: Error, Fix: "set the clock: containers share the host's",
+		Commands: []string{"date -u; curl -sSI https://sts.amazonaws.com | grep -i ^date", "chronyc makestep", "timedatectl set-ntp true"},
+	}
 	for _, a := range []Answer{f.IMDS.Token, f.IMDS.V1, f.Container} {
 		if !a.HasDate || a.Skew.Abs() < skewed || a.Taskrole {
 			continue
@@ -19,13 +23,20 @@ func clockSkew(f *Facts) *Finding {
 		if a.Skew < 0 {
 			word = "ahead of"
 		}
-		return &Finding{
-			Severity: Error, What: fmt.Sprintf("the host's clock is %s %s the metadata service's", a.Skew.Abs().Round(time.Second), word),
-			Evidence: []string{fmt.Sprintf("%s: the Date of its answer is %s off", a.URL, a.Skew.Round(time.Second)), "AWS refuses signatures that are 15 minutes off"},
-			Fix:      "set the clock: containers share the host's", Commands: []string{"chronyc makestep", "timedatectl set-ntp true"},
-		}
+		x.What = fmt.Sprintf("the host's clock is %s %s the metadata service's", a.Skew.Abs().Round(time.Second), word)
+		x.Evidence = append(x.Evidence, fmt.Sprintf("%s: the Date of its answer is %s off", a.URL, a.Skew.Round(time.Second)), "AWS refuses signatures that are 15 minutes off")
+		break
 	}
-	return nil
+	if text := f.stopped(codeIdentity); strings.Contains(text, "Signature expired") || strings.Contains(text, "not yet current") {
+		if x.What == "" {
+			x.What = "the host's clock is 15 minutes or more from AWS's"
+		}
+		x.Evidence = append(x.Evidence, "refused with: "+text)
+	}
+	if x.What == "" {
+		return nil
+	}
+	return x
 }
 
 // needs says for which SDKs the search leads to IMDS.

@@ -13,6 +13,8 @@ const (
 	codeSTS      = "sts-denied"
 	codeIdentity = "host-identity-missing"
 	codeAgent    = "agent-unreachable"
+	codeSilent   = "sts-unreachable"
+	codeExpired  = "credentials-expired"
 )
 
 // stopped says whether the engine's message about the container holds one of the agent's codes.
@@ -82,42 +84,6 @@ func roleRefused(f *Facts) *Finding {
 	return x
 }
 
-// stsWays are what STS's messages tell, and what to do.
-var stsWays = []struct{ part, fix string }{
-	{"external", "the role expects another external id: set external_id of the role in the configuration"},
-	{"DurationSeconds", "the session is longer than the role allows: lower duration in the configuration, or raise the role's maximum"},
-	{"chaining", "credentials of a role may assume another one for an hour at most: set duration: 1h"},
-}
-
-func stsRefused(f *Facts) *Finding {
-	text := f.stopped(codeSTS)
-	if text == "" {
-		return nil
-	}
-	fix := "let the role's trust policy name the agent's identity, with the external id and tags that the configuration sends"
-	for _, w := range stsWays {
-		if strings.Contains(text, w.part) {
-			fix = w.fix
-		}
-	}
-	return &Finding{
-		Severity: Error, What: "AWS does not let the agent assume the role " + f.Role.Wanted,
-		Evidence: []string{"refused with: " + text},
-		Fix:      fix, Commands: []string{"aws sts get-caller-identity", "aws iam get-role --role-name ROLE --query Role.AssumeRolePolicyDocument"},
-	}
-}
-
-func hostIdentity(f *Facts) *Finding {
-	text := f.stopped(codeIdentity)
-	if text == "" {
-		return nil
-	}
-	return &Finding{
-		Severity: Error, What: "the agent itself has no AWS credentials", Evidence: []string{"refused with: " + text},
-		Fix: "give the host an instance profile, or the agent's unit a profile", Commands: []string{"aws sts get-caller-identity", "systemctl edit taskrole"},
-	}
-}
-
 func startRefused(f *Facts) *Finding {
 	s := f.Subject.Stopped
 	if s == "" || !strings.Contains(s, "taskrole") {
@@ -177,7 +143,7 @@ func (f *Facts) absence() string {
 }
 
 func addressesMissing(f *Facts) *Finding {
-	if f.Role.Name == "" || len(f.Role.Missing) == 0 && !f.silentRole() {
+	if f.Role.Name == "" || len(f.Role.Missing) == 0 && f.Role.Gone == "" && !f.silentRole() {
 		return nil
 	}
 	x := &Finding{
@@ -186,6 +152,9 @@ func addressesMissing(f *Facts) *Finding {
 	}
 	for _, a := range f.Role.Missing {
 		x.Evidence = append(x.Evidence, a+" is not on a device of the namespace")
+	}
+	if f.Role.Gone != "" {
+		x.Evidence = append(x.Evidence, "the agent misses "+f.Role.Gone)
 	}
 	if f.silentRole() {
 		x.Evidence = append(x.Evidence, f.Container.says())

@@ -6,6 +6,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -290,13 +291,37 @@ func (d *doctor) agent(ctx context.Context, f *diagnose.Facts, id container.ID, 
 	for _, a := range list.Containers {
 		if id != "" && a.ID == id || a.PID == f.Subject.PID && a.PID != 0 {
 			f.Role.Name, f.Role.ARN = a.Role, a.RoleARN
-			f.Role.Missing = missing(a.Endpoints, f.Net)
+			f.Role.Missing, f.Role.Gone = missing(a.Endpoints, f.Net), a.Missing
+			if a.Trouble != nil {
+				f.Role.Problem = trouble(*a.Trouble)
+			}
 		}
 	}
-	if d.cfg == nil || f.Role.Wanted == "" || f.Role.Name != "" {
+	for _, r := range list.Refusals { // the last first
+		if id != "" && r.ID == id && f.Role.Name == "" && f.Role.Problem == "" {
+			f.Role.Problem = trouble(r.Trouble)
+		}
+	}
+	d.configured(f, c)
+}
+
+// trouble is what the agent says about a container.
+func trouble(t control.Trouble) string { return fmt.Sprintf("%s [%s]", t.What, t.Code) }
+
+// configured asks the configuration about the role.
+func (d *doctor) configured(f *diagnose.Facts, c container.Container) {
+	name := cmp.Or(f.Role.Name, f.Role.Wanted)
+	if d.cfg == nil || name == "" {
 		return
 	}
-	role, err := d.cfg.Role(f.Role.Wanted)
+	role, err := d.cfg.Role(name)
+	if err == nil {
+		f.Role.Sent = sent(role)
+		f.Role.ARN = cmp.Or(f.Role.ARN, role.ARN.String())
+	}
+	if f.Role.Name != "" {
+		return
+	}
 	if err != nil {
 		f.Role.Denied, f.Role.Trace = true, []string{"configuration: " + fault.As(err).What}
 		return

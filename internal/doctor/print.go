@@ -138,10 +138,23 @@ func advice(b *strings.Builder, found []diagnose.Finding) {
 		for _, e := range f.Evidence {
 			fmt.Fprintf(b, "     seen: %s\n", e)
 		}
-		fmt.Fprintf(b, "     %s:\n", f.Fix)
-		for _, c := range f.Commands {
-			fmt.Fprintf(b, "       $ %s\n", c)
-		}
-		fmt.Fprintf(b, "     more: %s\n", f.Manual)
+		b.WriteString(advise(f, "     "))
 	}
+}
+
+// advise is what to do about a finding, each line after an indent.
+func advise(f diagnose.Finding, indent string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s%s:\n", indent, f.Fix)
+	for _, c := range f.Commands {
+		fmt.Fprintf(&b, "%s  $ %s\n", indent, c)
+	}
+	for _, p := range f.Paste {
+		fmt.Fprintf(&b, "%s%s:\n", indent, p.Where)
+		for line := range strings.Lines(p.Text) {
+			fmt.Fprintf(&b, "%s  %s\n", indent, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	fmt.Fprintf(&b, "%smore: %s\n", indent, f.Manual)
+	return b.String()
 }

@@ -45,6 +45,9 @@ const (
 // RoleARN is the ARN of a role of the account.
 func RoleARN(name string) string { return "arn:aws:iam::" + AccountID + ":role/" + name }
 
+// DisabledRegion is an opt-in region that the account has not activated STS in.
+const DisabledRegion = "me-south-1"
+
 const (
 	defaultRegion = "us-east-1"
 	defaultLife   = 6 * time.Hour // of the instance role's credentials, as on EC2
@@ -87,7 +90,7 @@ func New(o Options) (*Cloud, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Cloud{o: o, account: iam.NewAccount(AccountID, o.Now), faults: &faults{}, trail: &trail{counts: map[string]map[string]int{}}}
-	c.sts = sts.New(sts.Options{Account: c.account, Region: o.Region, Before: c.beforeSTS, After: c.trail.add, Logger: o.Logger})
+	c.sts = sts.New(sts.Options{Account: c.account, Region: o.Region, Disabled: []string{DisabledRegion}, Before: c.beforeSTS, After: c.trail.add, Logger: o.Logger})
 	c.s3 = s3.New(s3.Options{Account: c.account, Region: o.Region, Before: c.beforeS3, After: c.trail.add, Logger: o.Logger})
 	var err error
 	c.imds, err = imds.New(imds.Options{
@@ -138,6 +141,9 @@ func (c *Cloud) SetTokensRequired(required bool) { c.imds.SetTokensRequired(requ
 
 // SetMetadataEnabled turns the whole metadata service off (403 to everything) and on.
 func (c *Cloud) SetMetadataEnabled(enabled bool) { c.imds.SetEnabled(enabled) }
+
+// SetInstanceProfile attaches the instance role to the instance, or takes it away.
+func (c *Cloud) SetInstanceProfile(attached bool) { c.imds.SetRole(attached) }
 
 // ExpireAll ends all sessions now, the instance role's too, and returns how many there were. The metadata service
 // gives out new credentials when it is asked next.

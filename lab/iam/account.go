@@ -34,6 +34,7 @@ type Account struct {
 	roles    map[string]*Role // by name
 	longest  time.Duration    // of new sessions; 0: no limit
 	sessions int              // made so far
+	limits   []Document       // service control policies; none: no limits
 }
 
 // NewAccount makes an empty account. now is its clock; nil means the real one.
@@ -95,7 +96,7 @@ func (a *Account) AddUser(u User) (*Credential, error) {
 	}
 	p := &Principal{
 		Account: a.id, ARN: fmt.Sprintf("arn:aws:iam::%s:user/%s", a.id, u.Name),
-		UserID: "AIDA" + random(16), UserName: u.Name, policies: u.Policies,
+		UserID: "AIDA" + random(16), UserName: u.Name, policies: u.Policies, home: a,
 	}
 	c := &Credential{AccessKeyID: u.AccessKeyID, Secret: u.Secret, Principal: p}
 	a.mu.Lock()
@@ -154,7 +155,7 @@ func (a *Account) NewSession(r *Role, o SessionOptions) *Credential {
 	p := &Principal{
 		Account: a.id, ARN: fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", a.id, r.Name, o.Name),
 		UserID: r.id + ":" + o.Name, RoleARN: r.ARN(), policies: r.Policies, session: o.Policies,
-		Tags: o.Tags, Transitive: o.Transitive,
+		Tags: o.Tags, Transitive: o.Transitive, home: a,
 	}
 	c := &Credential{
 		AccessKeyID: "ASIALAB" + random(13), Secret: newSecret(),
@@ -177,6 +178,20 @@ func (a *Account) LimitSessions(d time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.longest = max(d, 0)
+}
+
+// Restrict sets the service control policies of the account from now on: nobody in it may do what they do not allow,
+// or deny. Without any there are no limits.
+func (a *Account) Restrict(policies ...Document) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limits = policies
+}
+
+func (a *Account) restrictions() []Document {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.limits
 }
 
 // Expire ends one session now and says whether there was one. A user's lasting key does not expire.

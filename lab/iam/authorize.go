@@ -21,6 +21,7 @@ type Principal struct {
 
 	policies []Document
 	session  []Document
+	home     *Account
 }
 
 // Request is a call that needs permission.
@@ -56,7 +57,7 @@ func (p *Principal) Authorize(r Request) error {
 	if identity == deny {
 		return p.denied(r, "with an explicit deny in an identity-based policy")
 	}
-	if err := p.authorizeSession(r, c); err != nil {
+	if err := p.authorizeAbove(r, c); err != nil {
 		return err
 	}
 	if identity != allow {
@@ -65,15 +66,21 @@ func (p *Principal) Authorize(r Request) error {
 	return nil
 }
 
-func (p *Principal) authorizeSession(r Request, c Context) error {
-	if len(p.session) == 0 {
-		return nil
-	}
-	switch evaluate(p.session, r, c) {
-	case deny:
-		return p.denied(r, "with an explicit deny in a session policy")
-	case implicit:
-		return p.denied(r, "because no session policy allows the "+r.Action+" action")
+// authorizeAbove asks what only narrows: the account's service control policies and the session's own.
+func (p *Principal) authorizeAbove(r Request, c Context) error {
+	for _, level := range []struct {
+		name string
+		docs []Document
+	}{{"service control policy", p.home.restrictions()}, {"session policy", p.session}} {
+		if len(level.docs) == 0 {
+			continue
+		}
+		switch evaluate(level.docs, r, c) {
+		case deny:
+			return p.denied(r, "with an explicit deny in a "+level.name)
+		case implicit:
+			return p.denied(r, "because no "+level.name+" allows the "+r.Action+" action")
+		}
 	}
 	return nil
 }
@@ -95,7 +102,7 @@ func (p *Principal) AuthorizeTrust(action string, role *Role, c Context) error {
 	if evaluate(p.policies, r, full) == deny {
 		return p.denied(r, "with an explicit deny in an identity-based policy")
 	}
-	return p.authorizeSession(r, full)
+	return p.authorizeAbove(r, full)
 }
 
 // Denied words a refusal that no policy had to be asked for, such as one of a role that does not exist.

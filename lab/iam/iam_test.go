@@ -281,6 +281,33 @@ func TestSessionPolicyNarrows(t *testing.T) {
 	}
 }
 
+func TestServiceControlPolicyNarrowsTheWholeAccount(t *testing.T) {
+	a := iam.NewAccount(account, newClock().now)
+	all := policy(t, statement(`"Effect": "Allow", "Action": "*", "Resource": "*"`))
+	user, err := a.AddUser(iam.User{Name: "u", Policies: []iam.Document{all}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := newRole(t, a, iam.Role{Name: "r", Trust: trust(t, statement(`"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "`+user.Principal.ARN+`"}`))})
+	get := iam.Request{Action: "s3:GetObject", Resource: "arn:aws:s3:::b/k"}
+	for name, c := range map[string]struct {
+		policies []iam.Document
+		want     string
+	}{
+		"none":  {nil, ""},
+		"all":   {[]iam.Document{all}, ""},
+		"other": {[]iam.Document{policy(t, statement(`"Effect": "Allow", "Action": "ec2:*", "Resource": "*"`))}, "because no service control policy allows the"},
+		"deny":  {[]iam.Document{all, policy(t, statement(`"Effect": "Deny", "Action": ["s3:*", "sts:*"], "Resource": "*"`))}, "with an explicit deny in a service control policy"},
+	} {
+		a.Restrict(c.policies...)
+		for _, err := range []error{user.Principal.Authorize(get), user.Principal.AuthorizeTrust("sts:AssumeRole", role, nil)} {
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q", name, err, c.want)
+			}
+		}
+	}
+}
+
 func TestAuthorizeTrust(t *testing.T) {
 	const (
 		root  = "arn:aws:iam::123456789012:root"

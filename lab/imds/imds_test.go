@@ -221,6 +221,16 @@ func TestInstanceWithoutRoleAndWithoutCredentials(t *testing.T) {
 	}
 }
 
+func TestInstanceProfileIsTakenAwayAndAttached(t *testing.T) {
+	s := newServer(t, options())
+	for _, attached := range []bool{false, true} {
+		s.SetRole(attached)
+		if rec := do(t, s, "GET", "/latest/meta-data/iam/security-credentials/"); (rec.Code == http.StatusOK) != attached {
+			t.Errorf("attached %v: %d %s", attached, rec.Code, rec.Body)
+		}
+	}
+}
+
 func TestDisabledEndpointIsForbidden(t *testing.T) {
 	s := newServer(t, options())
 	s.SetEnabled(false)

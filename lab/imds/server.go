@@ -61,6 +61,7 @@ type Server struct {
 	hops     atomic.Int32
 	required atomic.Bool
 	disabled atomic.Bool
+	detached atomic.Bool
 }
 
 // New makes the service. HTTPServer is what makes the hop limit work.
@@ -103,6 +104,17 @@ func (s *Server) SetEnabled(enabled bool) { s.disabled.Store(!enabled) }
 
 // Enabled says whether the endpoint is on.
 func (s *Server) Enabled() bool { return !s.disabled.Load() }
+
+// SetRole attaches the instance profile, or takes it away.
+func (s *Server) SetRole(attached bool) { s.detached.Store(!attached) }
+
+// role is the name of the instance's role, or "".
+func (s *Server) role() string {
+	if s.detached.Load() {
+		return ""
+	}
+	return s.o.RoleName
+}
 
 // connKey is where HTTPServer leaves a request's connection.
 type connKey struct{}

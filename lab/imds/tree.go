@@ -111,12 +111,12 @@ func (s *Server) get(w http.ResponseWriter, path string) {
 }
 
 func (s *Server) getBelow(w http.ResponseWriter, path string) {
-	if s.o.RoleName != "" {
+	if role := s.role(); role != "" {
 		switch path {
 		case rolePath:
-			write(w, s.o.RoleName) // no newline: some clients use the answer as it is
+			write(w, role) // no newline: some clients use the answer as it is
 			return
-		case rolePath + "/" + s.o.RoleName:
+		case rolePath + "/" + role:
 			s.getCredentials(w)
 			return
 		case infoPath:
@@ -183,9 +183,9 @@ func (s *Server) list(path string) string {
 	for k := range s.tree {
 		add(k)
 	}
-	if s.o.RoleName != "" {
+	if role := s.role(); role != "" {
 		add(infoPath)
-		add(rolePath + "/" + s.o.RoleName)
+		add(rolePath + "/" + role)
 	}
 	return strings.Join(slices.Sorted(maps.Keys(names)), "\n")
 }

@@ -130,11 +130,16 @@ func (c *call) authorize(in *input) (*iam.Role, error) {
 	return role, nil
 }
 
-// denied is worded without the reason, as STS does.
+// denied gives the reason only where somebody denies in so many words, as STS does: that nobody allows it may have many
+// reasons, and STS tells none of them to who is not let in.
 func denied(err error) error {
 	var d *iam.DeniedError
 	if !errors.As(err, &d) {
 		return err
 	}
-	return forbidden("AccessDenied", fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s", d.Principal, d.Action, d.Resource))
+	text := fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s", d.Principal, d.Action, d.Resource)
+	if strings.HasPrefix(d.Reason, "with an explicit deny") {
+		text += " " + d.Reason
+	}
+	return forbidden("AccessDenied", text)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"taskrole/lab/iam"
 	"taskrole/lab/sigv4"
@@ -22,6 +23,9 @@ func (c *call) authenticate() error {
 	switch {
 	case a.Service != "sts":
 		return forbidden("SignatureDoesNotMatch", "Credential should be scoped to correct service: 'sts'. ")
+	case slices.Contains(c.o.Disabled, a.Region):
+		return forbidden("RegionDisabledException", "STS is not activated in this region for account:"+string(c.o.Account.ID())+
+			". Your account administrator can activate STS in this region using the IAM Console.")
 	case a.Region != c.o.Region:
 		return forbidden("SignatureDoesNotMatch", "Credential should be scoped to a valid region. ")
 	}

@@ -36,6 +36,8 @@ const (
 type Options struct {
 	Account *iam.Account
 	Region  string // the one region that requests may be signed for
+	// Disabled are further regions, which the account has not activated STS in.
+	Disabled []string
 	// Before is asked when the action is known and before anything is verified; what it returns is the answer. It may
 	// take its time, until ctx ends, and may panic with http.ErrAbortHandler to cut the connection. nil: none.
 	Before func(ctx context.Context, action string) *Error

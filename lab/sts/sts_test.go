@@ -56,12 +56,14 @@ func newWorld(tb testing.TB) *world {
 	_, err5 := w.account.AddRole(iam.Role{Name: "task", Trust: trust, MaxSession: 2 * time.Hour, Policies: []iam.Document{all}})
 	_, err6 := w.account.AddRole(iam.Role{Name: "no-tags", Trust: noTags})
 	user, err7 := w.account.AddUser(iam.User{Name: "alice", Policies: []iam.Document{all}})
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
+	shut, err8 := iam.ParseTrust(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"sts:AssumeRole","Principal":{"AWS":"` + account + `"}}]}`)
+	_, err9 := w.account.AddRole(iam.Role{Name: "shut", Trust: shut})
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9); err != nil {
 		tb.Fatal(err)
 	}
 	w.user, w.host = user, w.account.NewSession(hostRole, iam.SessionOptions{Name: "i-1", Life: 6 * time.Hour})
 	w.Server = sts.New(sts.Options{
-		Account: w.account, Region: "us-east-1", Logger: slog.New(slog.DiscardHandler),
+		Account: w.account, Region: "us-east-1", Disabled: []string{"me-south-1"}, Logger: slog.New(slog.DiscardHandler),
 		After: func(e iam.Event) { w.events = append(w.events, e) },
 	})
 	return w
@@ -181,6 +183,7 @@ func TestErrorsAreAWSBytes(t *testing.T) {
 		{"too_old", call{form: identity, at: noon.Add(-16 * time.Minute)}, 403, "SignatureDoesNotMatch", "Signature expired: 20261122T114400Z is now earlier than 20261122T114500Z (20261122T120000Z - 15 min.)"},
 		{"too_early", call{form: identity, at: noon.Add(16 * time.Minute)}, 403, "SignatureDoesNotMatch", "Signature not yet current: 20261122T121600Z is still later than 20261122T121500Z (20261122T120000Z + 15 min.)"},
 		{"other_region", call{form: identity, region: "eu-west-1"}, 403, "SignatureDoesNotMatch", "Credential should be scoped to a valid region. "},
+		{"region_not_activated", call{form: identity, region: "me-south-1"}, 403, "RegionDisabledException", "STS is not activated in this region for account:123456789012. Your account administrator can activate STS in this region using the IAM Console."},
 		{"other_service", call{form: identity, service: "s3"}, 403, "SignatureDoesNotMatch", "Credential should be scoped to correct service: &#39;sts&#39;. "},
 		{"no_action", call{form: form()}, 400, "MissingAction", "Missing Action"},
 		{"unknown_action", call{form: form("Action", "GetSessionToken")}, 400, "InvalidAction", "Could not find operation GetSessionToken for version 2011-06-15"},
@@ -197,6 +200,7 @@ func TestErrorsAreAWSBytes(t *testing.T) {
 		{"packed", call{form: assume("Policy", strings.Repeat(" ", 2040), "Tags.member.1.Key", "team", "Tags.member.1.Value", "blue-team")}, 400, "PackedPolicyTooLarge", "Packed policy consumes 101% of allotted space, please use smaller policy."},
 		{"tag_key_not_allowed", call{form: assume("Tags.member.1.Key", "x", "Tags.member.1.Value", "y")}, 403, "AccessDenied", "User: arn:aws:iam::123456789012:user/alice is not authorized to perform: sts:AssumeRole on resource: " + taskARN},
 		{"no_tag_session", call{form: assume("RoleArn", "arn:aws:iam::123456789012:role/no-tags", "Tags.member.1.Key", "team", "Tags.member.1.Value", "y")}, 403, "AccessDenied", "User: arn:aws:iam::123456789012:user/alice is not authorized to perform: sts:TagSession on resource: arn:aws:iam::123456789012:role/no-tags"},
+		{"explicit_deny", call{form: assume("RoleArn", "arn:aws:iam::123456789012:role/shut")}, 403, "AccessDenied", "User: arn:aws:iam::123456789012:user/alice is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::123456789012:role/shut with an explicit deny in a resource-based policy"},
 		{"tag_twice", call{form: assume("Tags.member.1.Key", "team", "Tags.member.2.Key", "Team")}, 400, "InvalidParameterValue", "Duplicate tag keys found. Please note that Tag keys are case insensitive."},
 		{"transitive_without_tag", call{form: assume("TransitiveTagKeys.member.1", "team")}, 400, "InvalidParameterValue", "The specified transitive tag key must be included in the requested tags."},
 	} {
