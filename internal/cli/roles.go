@@ -122,7 +122,6 @@ func rolesAnswer(roles []control.Role, outcomes []*outcome) any {
 
 // checkRoles tries the roles, and shows each as soon as it and those before it are known.
 func checkRoles(ctx context.Context, o Options, configPath string, roles []control.Role, asJSON bool) error {
-	socket := socketOf(configPath)
 	outcomes := make([]*outcome, len(roles))
 	known := make([]chan struct{}, len(roles))
 	slots := make(chan struct{}, checksAtOnce)
@@ -134,11 +133,7 @@ func checkRoles(ctx context.Context, o Options, configPath string, roles []contr
 			defer close(known[i])
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			x := checkRole(ctx, socket, r.Name)
-			if x.Code == fault.STSDenied {
-				x.Finding, x.advice = o.Refused(configPath, r, x.Error)
-			}
-			outcomes[i] = x
+			outcomes[i] = checkRole(ctx, o, configPath, r)
 		})
 	}
 	width := 0
@@ -173,13 +168,17 @@ func checkRoles(ctx context.Context, o Options, configPath string, roles []contr
 	return nil
 }
 
-func checkRole(ctx context.Context, socket, name string) *outcome {
+func checkRole(ctx context.Context, o Options, configPath string, r control.Role) *outcome {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	c, err := control.Check(ctx, socket, name)
+	c, err := control.Check(ctx, socketOf(configPath), r.Name)
 	if err != nil {
 		f := fault.As(err)
-		return &outcome{Code: f.Code, Error: f.What, Hint: f.Hint}
+		x := &outcome{Code: f.Code, Error: f.What, Hint: f.Hint}
+		if f.Code == fault.STSDenied {
+			x.Finding, x.advice = o.Refused(configPath, r, f.What)
+		}
+		return x
 	}
 	return &outcome{OK: true, Session: c.Session, Expires: &c.Expires}
 }
