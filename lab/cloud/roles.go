@@ -27,7 +27,8 @@ const trustWithExternalID = `{"Version": "2012-10-17", "Statement": [
 const instancePolicy = `{"Version": "2012-10-17", "Statement": [
 	{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"},
 	{"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetBucketLocation"], "Resource": "arn:aws:s3:::taskrole-demo-*"},
-	{"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Resource": "arn:aws:iam::ACCOUNT:role/task-*"}
+	{"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Resource": "arn:aws:iam::ACCOUNT:role/task-*"},
+	{"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::ACCOUNT:role/task-denied"}
 ]}`
 
 const readerPolicy = `{"Version": "2012-10-17", "Statement": [

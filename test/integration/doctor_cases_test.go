@@ -36,10 +36,13 @@ type injected struct {
 	mount map[string]string
 	// serve answers at an address in the container's own namespace.
 	serve map[netip.AddrPort]http.HandlerFunc
+	// before changes the world before the container starts, and returns how to change it back.
+	before func(*testing.T, *world) func()
 	// during changes the world around the diagnosis and returns how to change it back.
 	during   func(t *testing.T, w *world, id string) func()
-	source   string // of Go v2's credentials, if it matters
-	evidence string // some of it
+	source   string   // of Go v2's credentials, if it matters
+	evidence string   // some of it
+	says     []string // likewise
 }
 
 const relative = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/x"
