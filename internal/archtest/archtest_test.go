@@ -325,29 +325,35 @@ func TestEveryInvariantNamesATestThatExists(t *testing.T) {
 	if len(items) == 0 {
 		t.Fatal("ARCHITECTURE.md names no invariant")
 	}
-	named := regexp.MustCompile("`([a-z0-9/]+) ((?:Test|Fuzz)\\w+)`")
 	for i, item := range items {
-		tests := named.FindAllStringSubmatch(item, -1)
-		if len(tests) == 0 {
+		if !namedTest.MatchString(item) {
 			t.Errorf("invariant %d names no test as `package TestName`", i+1)
-		}
-		for _, m := range tests {
-			if !hasTest(t, m[1], m[2]) {
-				t.Errorf("invariant %d names %s in %s, which does not exist", i+1, m[2], m[1])
-			}
 		}
 	}
 }
 
+// namedTest is how documents name a test: `package TestName`.
+var namedTest = regexp.MustCompile("`([a-z0-9/]+) ((?:Test|Fuzz)\\w+)`")
+
+func TestTestsThatDocumentsNameExist(t *testing.T) {
+	eachDocument(t, func(path, text string) {
+		for _, m := range namedTest.FindAllStringSubmatch(text, -1) {
+			if !hasTest(t, m[1], m[2]) {
+				t.Errorf("%s names %s in %s, which does not exist", path, m[2], m[1])
+			}
+		}
+	})
+}
+
 func hasTest(t *testing.T, name, test string) bool {
 	t.Helper()
-	dir := filepath.Join(top, name)
-	if _, err := os.Stat(dir); err != nil {
-		dir = filepath.Join(top, "internal", name)
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, dir := range []string{"", "internal", "test"} {
+		found, err := filepath.Glob(filepath.Join(top, dir, name, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
 	}
 	return slices.ContainsFunc(files, func(file string) bool {
 		text, err := os.ReadFile(file)
@@ -357,6 +363,18 @@ func hasTest(t *testing.T, name, test string) bool {
 
 func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	eachDocument(t, func(path, text string) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s links to %s, which is not there", path, m[1])
+			}
+		}
+	})
+}
+
+// eachDocument calls f with every Markdown file of the project.
+func eachDocument(t *testing.T, f func(path, text string)) {
+	t.Helper()
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -368,15 +386,10 @@ func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
 			return nil
 		}
 		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		if err == nil {
+			f(path, string(text))
 		}
-		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
-				t.Errorf("%s links to %s, which is not there", path, m[1])
-			}
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

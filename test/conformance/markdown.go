@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 )
 
 const preface = `# Conformance
@@ -49,7 +50,9 @@ func (r Report) Markdown(w io.Writer, notes string) error {
 			b.WriteString("- " + escape(line) + "\n")
 		}
 	}
-	r.verdicts(&b)
+	r.verdicts(&b, whose, "environment", r.Verdicts)
+	r.verdicts(&b, tokenStep, "the answer to PUT", r.Tokens)
+	r.outage(&b)
 	if notes != "" {
 		b.WriteString("\n" + strings.TrimSpace(notes) + "\n")
 	}
@@ -57,13 +60,40 @@ func (r Report) Markdown(w io.Writer, notes string) error {
 	return err
 }
 
-// verdicts draws the golden vectors: what each client took, and in bold what the contract does not say.
-func (r Report) verdicts(b *strings.Builder) {
-	if len(r.Verdicts) == 0 {
+const whose = `
+## Whose identity wins
+
+The variable of the ECS path is set beside what the first column says. *container* is the container's role at the ECS endpoint,
+*IMDS* the same role found there, *env* and *file* are other credentials (*default*: the file's default profile), *stop* is an error.
+Bold: not what was expected.
+
+`
+
+const tokenStep = `
+## What clients do when IMDS gives no token
+
+A container without taskrole, before a metadata service that has a role and allows IMDSv1, but answers
+` + "`PUT /latest/api/token`" + ` as the first column says. *v2* takes the token; *v1* asks without one, and has the host's role; *stop* finds
+nothing. In brackets how long the client took until it had credentials, where that is a second or more. Our own endpoint
+answers 200, 400 or 403 only; the rest is what a host's metadata service, its hop limit or a firewall do. Bold: not what was expected.
+
+`
+
+const outage = `
+## What people see when STS is out
+
+Credentials were there, then STS failed, and the credentials ended. Nobody got another identity. These are the last words of
+each program, which asked the ECS endpoint.
+
+`
+
+// verdicts draws a table of verdicts: what each client did, and in bold what the contract does not say.
+func (r Report) verdicts(b *strings.Builder, heading, column string, verdicts []Verdict) {
+	if len(verdicts) == 0 {
 		return
 	}
 	var clients []string
-	for _, v := range r.Verdicts {
+	for _, v := range verdicts {
 		for c := range v.Want {
 			if !slices.Contains(clients, c) {
 				clients = append(clients, c)
@@ -71,25 +101,46 @@ func (r Report) verdicts(b *strings.Builder) {
 		}
 	}
 	slices.SortFunc(clients, func(a, b string) int { return slices.Index(r.Clients, a) - slices.Index(r.Clients, b) })
-	b.WriteString("\n## Whose identity wins\n\nThe variable of the ECS path is set beside what the first column says. " +
-		"*container* is the container's role at the ECS endpoint, *IMDS* the same role found there, *env* and *file* are " +
-		"other credentials (*default*: the file's default profile), *stop* is an error. Bold: not what was expected.\n\n")
-	table(b, append([]string{"environment"}, clients...), func(yield func([]string)) {
-		for _, v := range r.Verdicts {
+	b.WriteString(heading)
+	table(b, append([]string{column}, clients...), func(yield func([]string)) {
+		for _, v := range verdicts {
 			line := []string{v.Environment}
 			for _, c := range clients {
-				got, ran := v.Got[c]
-				switch {
-				case !ran:
-					got = "not run"
-				case got != v.Want[c]:
-					got = fmt.Sprintf("**%s** (said: %s)", got, v.Want[c])
-				}
-				line = append(line, got)
+				line = append(line, v.cell(c))
 			}
 			yield(line)
 		}
 	})
+}
+
+// outage draws what people see.
+func (r Report) outage(b *strings.Builder) {
+	if len(r.Outage) == 0 {
+		return
+	}
+	b.WriteString(outage)
+	table(b, []string{"client", "what it says (the end of it)"}, func(yield func([]string)) {
+		for _, c := range r.Clients {
+			if said, ran := r.Outage[c]; ran {
+				yield([]string{c, said})
+			}
+		}
+	})
+}
+
+// cell is what a client did, for a table.
+func (v Verdict) cell(client string) string {
+	got, ran := v.Got[client]
+	switch {
+	case !ran:
+		return "not run"
+	case got != v.Want[client]:
+		return fmt.Sprintf("**%s** (said: %s)", got, v.Want[client])
+	}
+	if took := v.Took[client]; took >= time.Second {
+		got += fmt.Sprintf(" (%.1f s)", took.Seconds())
+	}
+	return got
 }
 
 func table(b *strings.Builder, head []string, lines func(yield func([]string))) {

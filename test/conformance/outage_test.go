@@ -5,6 +5,7 @@ package conformance_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +18,22 @@ import (
 // slack is how long the clients may take to start, until all have their first credentials.
 const slack = 30 * time.Second
 
-// shows are clients that show people what the container endpoint says, word for word.
-var shows = map[string]bool{"boto3": true, "boto3-debian": true, "go-v2": true, "go-v1": true}
+// shows are clients that show people what the container endpoint says, word for word. (The SDK for Go 1 does so only with
+// CredentialsChainVerboseErrors.)
+var shows = map[string]bool{"boto3": true, "boto3-debian": true, "awscli1": true, "awscli2": true, "go-v2": true, "java-v1": true}
+
+// outages is what each client said in the outage at the ECS endpoint, for the report.
+var outages struct {
+	sync.Mutex
+	said map[string]string
+}
+
+// saidInOutage is nil where TestOutageOfSTS has not run.
+func saidInOutage() map[string]string {
+	outages.Lock()
+	defer outages.Unlock()
+	return maps.Clone(outages.said)
+}
 
 // TestOutageOfSTS lets STS fail while clients have credentials. They work until those end, and then fail: with our
 // sentence where the client shows it, and never with another identity.
@@ -31,6 +46,7 @@ func TestOutageOfSTS(t *testing.T) {
 	w.cloud.LimitSessions(*life)
 	var started, ended sync.WaitGroup
 	defer ended.Wait()
+	outages.said = map[string]string{}
 	out := make(chan struct{}) // closed when STS has failed
 	gate := make(chan struct{}, atOnce)
 	for _, c := range clients() {
@@ -47,7 +63,14 @@ func TestOutageOfSTS(t *testing.T) {
 				t.Logf("%s, %s: %s", c.name, path, said)
 				if err != nil {
 					t.Errorf("%s, %s: %v", c.name, path, err)
-				} else if shows[c.name] && !strings.Contains(said, " expired at ") {
+					return
+				}
+				if path == conformance.ECS {
+					outages.Lock()
+					outages.said[c.name] = said
+					outages.Unlock()
+				}
+				if shows[c.name] && !strings.Contains(said, " expired at ") {
 					t.Errorf("%s, %s does not show why", c.name, path)
 				}
 			})
@@ -76,7 +99,7 @@ func (w *world) outlive(ctx context.Context, c client, path conformance.Path, be
 		return "", fmt.Errorf("before the outage: %s", why)
 	}
 	begun()
-	second, err := b.line(ctx, 2, wait+time.Minute)
+	second, err := b.later(ctx, wait)
 	if err != nil {
 		return err.Error(), nil // it ended, and the error has its last words
 	}

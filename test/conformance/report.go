@@ -51,23 +51,27 @@ type Cell struct {
 // Passed says whether everything was as it must be.
 func (c Cell) Passed() bool { return c.NotRun == "" && c.Found && c.Identity && c.Rotated }
 
-// Verdict is one row of the golden vectors: an environment, and whose identity each client then takes.
+// Verdict is one row of the golden vectors or of the token step: an environment, or what a metadata service answers, and
+// what each client makes of it.
 type Verdict struct {
-	Environment string            `json:"environment"`
-	Want        map[string]string `json:"want"` // by client
-	Got         map[string]string `json:"got"`  // by client; one that did not run is not in it
-	Notes       map[string]string `json:"notes,omitempty"`
+	Environment string                   `json:"environment"`
+	Want        map[string]string        `json:"want"` // by client
+	Got         map[string]string        `json:"got"`  // by client; one that did not run is not in it
+	Notes       map[string]string        `json:"notes,omitempty"`
+	Took        map[string]time.Duration `json:"took_ns,omitempty"` // until the client had credentials, where it matters
 }
 
 // Report is one run.
 type Report struct {
-	Date     string    `json:"date"`
-	Kernel   string    `json:"kernel"`
-	Engines  []string  `json:"engines"`
-	Clients  []string  `json:"clients"` // in the order of the report
-	Cells    []Cell    `json:"cells"`
-	Verdicts []Verdict `json:"verdicts,omitempty"`
-	Complete bool      `json:"complete"` // every client was asked for
+	Date     string            `json:"date"`
+	Kernel   string            `json:"kernel"`
+	Engines  []string          `json:"engines"`
+	Clients  []string          `json:"clients"` // in the order of the report
+	Cells    []Cell            `json:"cells"`
+	Verdicts []Verdict         `json:"verdicts,omitempty"` // whose identity wins
+	Tokens   []Verdict         `json:"tokens,omitempty"`   // what answers to PUT /latest/api/token make clients do
+	Outage   map[string]string `json:"outage,omitempty"`   // what clients say when STS is out and their credentials have ended
+	Complete bool              `json:"complete"`           // every client was asked for
 }
 
 // row is one line of the table: a client on a path, on all engines.
@@ -216,7 +220,7 @@ func (r Report) Text(w io.Writer) error {
 	for _, line := range r.remarks() {
 		fmt.Fprintln(w, line)
 	}
-	for _, v := range r.Verdicts {
+	for _, v := range slices.Concat(r.Verdicts, r.Tokens) {
 		for _, line := range v.differences() {
 			fmt.Fprintf(w, "%s: %s\n", v.Environment, line)
 		}

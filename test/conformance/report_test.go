@@ -21,6 +21,11 @@ func sample() conformance.Report {
 		Verdicts: []conformance.Verdict{{
 			Environment: "static keys", Want: map[string]string{"boto3": "env", "php": "env"}, Got: map[string]string{"boto3": "file"},
 		}},
+		Tokens: []conformance.Verdict{{
+			Environment: "401", Want: map[string]string{"boto3": "v1"}, Got: map[string]string{"boto3": "v1"},
+			Took: map[string]time.Duration{"boto3": 3456 * time.Millisecond},
+		}},
+		Outage: map[string]string{"boto3": "it <expired>"},
 	}
 }
 
@@ -57,7 +62,8 @@ func TestMarkdownKeepsWhatClientsSayFromBeingMarkup(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| boto3 1.2 | ECS | yes | yes | yes, NO on docker-20.10 | 42 ms | 42 ms |", `&lt;expired> \| gone`,
-		"| static keys | **file** (said: env) | not run |", "## Seen\n\nWords.\n",
+		"| static keys | **file** (said: env) | not run |",
+		"| the answer to PUT | boto3 |", "| 401 | v1 (3.5 s) |", "| boto3 | it &lt;expired> |", "## Seen\n\nWords.\n",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the page lacks %q:\n%s", want, b.String())

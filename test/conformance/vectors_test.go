@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -107,12 +106,7 @@ func contract(o others) []vector {
 func vectors(ctx context.Context, t *testing.T, worlds []*world) []conformance.Verdict {
 	t.Helper()
 	w := worlds[len(worlds)-1]
-	var run []client
-	for _, c := range clients() {
-		if strings.Contains(strings.Join(vectorClients(), " "), c.name) && selected(*only, c.name) && c.cannot(conformance.ECS) == "" {
-			run = append(run, c)
-		}
-	}
+	run := runnable(vectorClients())
 	if len(run) == 0 || !*golden {
 		return nil
 	}
@@ -124,58 +118,40 @@ func vectors(ctx context.Context, t *testing.T, worlds []*world) []conformance.V
 		"CONFORMANCE_CREDENTIALS=" + o.fallback.profile("default") + o.file.profile("p"),
 		"CONFORMANCE_CONFIG=[profile q]\nregion = us-east-1\n",
 	}
-	var verdicts []conformance.Verdict
-	gate := make(chan struct{}, atOnce)
-	var running sync.WaitGroup
-	var mu sync.Mutex // guards the maps of every verdict
+	b := newBoard()
 	for _, v := range contract(o) {
-		verdict := conformance.Verdict{Environment: v.name, Want: map[string]string{}, Got: map[string]string{}, Notes: map[string]string{}}
-		for i, want := range strings.Fields(v.want) {
-			verdict.Want[vectorClients()[i]] = want
-		}
-		verdicts = append(verdicts, verdict)
+		b.row(v.name, vectorClients(), v.want)
 		for _, c := range run {
-			running.Go(func() {
-				gate <- struct{}{}
-				got, note := w.verdict(ctx, c, v, files)
-				<-gate
-				mu.Lock()
-				defer mu.Unlock()
-				verdict.Got[c.name] = got
-				if got != verdict.Want[c.name] {
-					verdict.Notes[c.name] = note
-				}
-			})
+			b.judge(c.name, func() verdict { return w.whose(ctx, c, v, files) })
 		}
 	}
-	running.Wait()
-	return verdicts
+	return b.wait()
 }
 
-// verdict runs one client once and says whose identity it took, and what it said.
-func (w *world) verdict(ctx context.Context, c client, v vector, files []string) (got, note string) {
+// whose runs one client once and says whose identity it took, and what it said.
+func (w *world) whose(ctx context.Context, c client, v vector, files []string) verdict {
 	// The files are made by the container itself; a shell is in every image.
 	env := append([]string{"sh", "-c", `printf %s "$CONFORMANCE_CREDENTIALS" >/tmp/credentials; printf %s "$CONFORMANCE_CONFIG" >/tmp/config
 		printf %s "$AWS_CONTAINER_AUTHORIZATION_TOKEN" >/tmp/token; printf '%s\n' "$AWS_CONTAINER_AUTHORIZATION_TOKEN" >/tmp/line
 		printf other >/tmp/other; unset CONFORMANCE_CREDENTIALS CONFORMANCE_CONFIG; exec env "$@"`, "sh"}, v.env...)
 	b, err := w.start(ctx, c, v.role, env, 0, files...)
 	if err != nil {
-		return "not started", err.Error()
+		return verdict{got: "not started", note: err.Error()}
 	}
 	defer b.remove(ctx)
 	l, err := b.line(ctx, 1, 30*time.Second)
 	if err != nil {
-		return "stop", err.Error()
+		return verdict{got: "stop", note: err.Error()}
 	}
 	if ok, why := l.found(); !ok {
-		return "stop", why
+		return verdict{got: "stop", note: why}
 	}
 	who := l.arn[strings.LastIndex(l.arn, "/")+1:]
 	switch {
 	case strings.HasPrefix(who, "from-"):
-		return strings.TrimPrefix(who, "from-"), l.arn
+		return verdict{got: strings.TrimPrefix(who, "from-"), note: l.arn}
 	case v.role == "reader":
-		return "IMDS", l.arn // the container endpoint is not asked in these rows, or answers an error
+		return verdict{got: "IMDS", note: l.arn} // the container endpoint is not asked in these rows, or answers an error
 	}
-	return "container", l.arn
+	return verdict{got: "container", note: l.arn}
 }
