@@ -2,8 +2,9 @@ package doctor
 
 import "strings"
 
-// maxWords bounds what is repeated of an engine's words.
-const maxWords = 600
+// maxWords bounds what is repeated of an engine's words. They end with the code of ours that is looked for, so that the
+// middle is left out.
+const maxWords = 4096
 
 // clean makes words of an engine, which repeats those of hooks, programs and image makers, one line that no terminal
 // takes for a command.
@@ -16,7 +17,7 @@ func clean(s string) string {
 		return r
 	}, s)
 	if runes := []rune(s); len(runes) > maxWords {
-		s = string(runes[:maxWords]) + "…"
+		s = string(runes[:maxWords/2]) + " … " + string(runes[len(runes)-maxWords/2:])
 	}
 	return s
 }

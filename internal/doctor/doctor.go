@@ -42,14 +42,17 @@ type Query struct {
 
 // Report is the answer.
 type Report struct {
-	Subject  diagnose.Subject   `json:"subject"`
-	Role     string             `json:"role,omitempty"`
-	Chains   []diagnose.Chain   `json:"chains,omitempty"`
-	Findings []diagnose.Finding `json:"findings"`
-	Unseen   []string           `json:"unseen,omitempty"`
-	Seconds  float64            `json:"seconds"`
+	Subject diagnose.Subject `json:"subject"`
+	Role    string           `json:"role,omitempty"`
+	// Libraries are the SDKs that were found in the process's program and files.
+	Libraries []diagnose.Library `json:"libraries,omitempty"`
+	Chains    []diagnose.Chain   `json:"chains,omitempty"`
+	Findings  []diagnose.Finding `json:"findings"`
+	Unseen    []string           `json:"unseen,omitempty"`
+	Seconds   float64            `json:"seconds"`
 
-	host *diagnose.Host
+	host    *diagnose.Host
+	unfound bool // an SDK was looked for, and none was found
 }
 
 // limit bounds everything, so that a host on which everything hangs is diagnosed in 5 seconds.
@@ -180,7 +183,7 @@ func open(ctx context.Context, pid int) (*facts.Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	for {
-		p, err := facts.Open(pid)
+		p, err := facts.Open(ctx, pid)
 		if err != nil || !p.Starting() {
 			return p, err
 		}
@@ -201,7 +204,7 @@ func (d *doctor) process(ctx context.Context, pid int) (f *diagnose.Facts, id co
 			return nil, "", err
 		}
 		f, id = p.Look(ctx), container.ID(p.ContainerID())
-		again := p.Replaced()
+		again := p.Replaced(ctx)
 		_ = p.Close() // descriptors for looking only
 		if !again {
 			break
@@ -402,10 +405,11 @@ func (d *doctor) conclude(f *diagnose.Facts) *Report {
 	}
 	h := facts.Host()
 	f.Host.SkLookup, f.Host.Kernel = h.SkLookup, h.Kernel
-	r := &Report{Subject: f.Subject, Role: f.Role.Name, Findings: diagnose.Findings(f), Unseen: append(d.unseen, f.Unseen...)}
+	r := &Report{Subject: f.Subject, Role: f.Role.Name, Libraries: f.Libraries, Findings: diagnose.Findings(f), Unseen: append(d.unseen, f.Unseen...)}
 	if !f.Subject.NotRunning {
 		r.Chains = diagnose.Chains(f)
 	}
+	r.unfound = f.Subject.PID != 0 && len(f.Libraries) == 0 && len(d.sdks) == 0
 	return r
 }
 

@@ -20,7 +20,10 @@ func write(out io.Writer, r *Report, asJSON bool) error {
 	}
 	var b strings.Builder
 	title(&b, r)
-	for _, g := range groups(r.Chains) {
+	if r.unfound {
+		b.WriteString("No SDK was found in the process's program and files. What each would do that may be there:\n\n")
+	}
+	for _, g := range groups(r) {
 		chain(&b, g)
 	}
 	advice(&b, r.Findings)
@@ -81,17 +84,28 @@ type group struct {
 	diagnose.Chain
 }
 
-func groups(chains []diagnose.Chain) []group {
+func groups(r *Report) []group {
 	var all []group
-	for _, c := range chains {
+	for _, c := range r.Chains {
 		i := slices.IndexFunc(all, func(g group) bool { return g.Source == c.Source && slices.Equal(g.Steps, c.Steps) })
 		if i < 0 {
 			all = append(all, group{Chain: c})
 			i = len(all) - 1
 		}
-		all[i].titles = append(all[i].titles, c.SDK.Title())
+		all[i].titles = append(all[i].titles, r.title(c.SDK))
 	}
 	return all
+}
+
+// title is an SDK, with what is known of the one that was found.
+func (r *Report) title(s diagnose.SDK) string {
+	title := s.Title()
+	for _, l := range r.Libraries {
+		if l.SDK == s {
+			return strings.TrimSpace(title+" "+l.Version) + " (" + l.Path + ")"
+		}
+	}
+	return title
 }
 
 // mark is a verdict as people see it.

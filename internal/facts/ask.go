@@ -54,7 +54,7 @@ func (p *Process) ask(ctx context.Context, r *raw, f *diagnose.Facts) {
 	if target, ok := containerURL(r); ok {
 		wg.Go(func() {
 			header := http.Header{"Accept": {"application/json"}}
-			if token, ok := p.authorization(r); ok {
+			if token, ok := r.authorization(); ok {
 				header.Set("Authorization", token)
 			}
 			a, _ := p.get(ctx, http.MethodGet, target, header)
@@ -127,13 +127,11 @@ func containerURL(r *raw) (string, bool) {
 }
 
 // authorization is what the process would send.
-func (p *Process) authorization(r *raw) (string, bool) {
-	if name := r.text["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]; name != "" && p.root != nil {
-		b, err := p.read(name)
-		s := strings.TrimSpace(string(b))
-		return s, err == nil && s != "" && !strings.ContainsAny(s, "\r\n")
-	}
+func (r *raw) authorization() (string, bool) {
 	s := r.token.Reveal()
+	if r.text["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] != "" {
+		s = r.header.Reveal()
+	}
 	return s, s != "" && !strings.ContainsAny(s, "\r\n")
 }
 

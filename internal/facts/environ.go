@@ -13,6 +13,8 @@ import (
 type raw struct {
 	text  map[string]string // of variables that are no secrets, as they are
 	token secret.Value      // AWS_CONTAINER_AUTHORIZATION_TOKEN
+	// header is what is in the file of AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE.
+	header secret.Value
 }
 
 // open are the variables whose text may be seen. Of all others of AWS only the length leaves this package.

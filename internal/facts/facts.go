@@ -10,9 +10,9 @@ package facts
 import (
 	"bytes"
 	"context"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,32 +34,52 @@ import (
 type Process struct {
 	pid    int
 	pidfd  int
+	dir    *os.File // of /proc/PID: its files are those of this process even when the number is another's
 	root   *os.File // of its mount namespace; nil: may not be looked at
 	net    *netns.NS
 	user   user
 	env    []string
+	args   []string
 	exe    string
 	unseen []string
 }
 
 // Open opens the process for looking. The error is a fault: container-gone, or permission-denied where its environment
 // may not be read, without which everything would be guessed. What else may not be looked at is remembered.
-func Open(pid int) (*Process, error) {
+func Open(ctx context.Context, pid int) (*Process, error) {
+	p, err := within(ctx, openLimit, func() (*Process, error) { return openProcess(pid) })
+	if errors.Is(err, errSlow) {
+		return nil, fault.Wrap(err, fault.PermissionDenied, fmt.Sprintf("the memory of process %d does not answer", pid),
+			"its environment cannot be read in time; look at what holds it up, such as a file system of its own")
+	}
+	return p, err
+}
+
+func openProcess(pid int) (*Process, error) {
 	p := &Process{pid: pid, pidfd: -1}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.ContainerGone, fmt.Sprintf("there is no process %d", pid), "look for its number with ps or docker top")
 	}
 	p.pidfd = fd
+	if p.dir, err = os.OpenFile(filepath.Join("/proc", strconv.Itoa(pid)), unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		return nil, errors.Join(p.gone(err), p.Close())
+	}
 	if p.user, err = readUser(p.path("status")); err != nil {
 		return nil, errors.Join(p.gone(err), p.Close())
 	}
-	p.exe, _ = os.Readlink(p.path("exe")) // empty where it may not be seen
-	b, err := readSome(p.path("environ"), maxEnviron)
+	p.exe = p.link("exe")
+	b, whole, err := readUpTo(p.path("environ"), maxEnviron)
 	if err != nil {
 		return nil, errors.Join(p.closed(err), p.Close())
 	}
 	p.env = splitEnviron(b)
+	if !whole {
+		p.unseen = append(p.unseen, fmt.Sprintf("the rest of its environment: it is larger than %d MiB", maxEnviron>>20)) //nolint:mnd // of bytes
+	}
+	if b, _, err := readUpTo(p.path("cmdline"), maxProc); err == nil {
+		p.args = splitEnviron(b)
+	}
 	if p.root, err = os.OpenFile(p.path("root"), unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		p.root = nil
 		p.blind("its files", err)
@@ -86,7 +107,18 @@ func (p *Process) closed(err error) error {
 		"run it as root, or as the process's user")
 }
 
-func (p *Process) path(name string) string { return filepath.Join("/proc", strconv.Itoa(p.pid), name) }
+func (p *Process) path(name string) string {
+	return filepath.Join("/proc/self/fd", strconv.Itoa(int(p.dir.Fd())), name)
+}
+
+// link is where a link of /proc/PID leads, or "" where that may not be seen.
+func (p *Process) link(name string) string {
+	to, err := os.Readlink(p.path(name))
+	if err != nil {
+		return ""
+	}
+	return to
+}
 
 // blind notes what could not be seen, in words without the cause's path.
 func (p *Process) blind(what string, err error) {
@@ -106,8 +138,10 @@ func (p *Process) Close() error {
 	if p.pidfd >= 0 {
 		errs = append(errs, unix.Close(p.pidfd))
 	}
-	if p.root != nil {
-		errs = append(errs, p.root.Close())
+	for _, f := range []*os.File{p.dir, p.root} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	if p.net != nil {
 		errs = append(errs, p.net.Close())
@@ -117,7 +151,7 @@ func (p *Process) Close() error {
 
 // ContainerID is the container that the process's cgroup is named after, or "".
 func (p *Process) ContainerID() string {
-	b, err := readSome(p.path("cgroup"), maxProc)
+	b, err := readSome(p.path("cgroup"))
 	if err != nil {
 		return ""
 	}
@@ -139,20 +173,22 @@ func (p *Process) Starting() bool {
 	if slices.ContainsFunc(p.env, func(kv string) bool { return strings.HasPrefix(kv, "_LIBCONTAINER_") }) {
 		return true
 	}
-	b, err := readSome(p.path("cmdline"), maxProc)
-	if err != nil {
-		return false
-	}
-	words := strings.Split(string(b), "\x00")
-	return len(words) > 1 && words[1] == "init" && runtimeRE.MatchString(path.Base(words[0]))
+	return len(p.args) > 1 && p.args[1] == "init" && runtimeRE.MatchString(path.Base(p.args[0]))
 }
 
 // Replaced says whether the process has become another program since it was opened, as a container's first process
 // does at its start, when the OCI runtime becomes the application. Then the facts are about neither.
-func (p *Process) Replaced() bool {
-	b, err := readSome(p.path("environ"), maxEnviron)
-	exe, _ := os.Readlink(p.path("exe")) // empty both times where it may not be seen
-	return err == nil && (exe != p.exe || !slices.Equal(splitEnviron(b), p.env))
+func (p *Process) Replaced(ctx context.Context) bool {
+	replaced, err := within(ctx, openLimit, func() (bool, error) {
+		b, _, err := readUpTo(p.path("environ"), maxEnviron)
+		return err == nil && (p.link("exe") != p.exe || !slices.Equal(splitEnviron(b), p.env)), nil
+	})
+	return err == nil && replaced
+}
+
+// Ended says whether the process has ended, so that what was seen last is of one that was going.
+func (p *Process) Ended() bool {
+	return errors.Is(unix.PidfdSendSignal(p.pidfd, 0, nil, 0), unix.ESRCH)
 }
 
 // Look collects everything. It takes no longer than the deadline of the slowest question.
@@ -160,64 +196,69 @@ func (p *Process) Look(ctx context.Context) *diagnose.Facts {
 	f := &diagnose.Facts{Subject: diagnose.Subject{PID: p.pid, UID: p.user.uid}}
 	if p.exe != "" {
 		f.Subject.Program = clean(path.Base(p.exe), maxShown)
-		f.SDKs = p.sdks(p.exe)
 	}
 	raw := environment(p.env, f)
-	f.Subject.Home = p.home(raw)
-	p.files(raw, f)
+	p.see(ctx, raw, f)
 	p.network(f)
+	var found searched
+	var err error
+	var searching sync.WaitGroup
+	if p.root != nil {
+		searching.Go(func() {
+			found, err = within(ctx, searchLimit, func() (searched, error) { return p.libraries(ctx, f.Subject.Home, 0) })
+		})
+	}
 	p.ask(ctx, raw, f)
+	searching.Wait()
+	switch {
+	case err != nil:
+		p.blind("the SDKs in its files", err)
+	case found.cut:
+		p.blind("all SDKs in its files", errMany)
+	}
+	f.SDKs, f.Libraries = found.possible, found.libraries
 	f.Host.Now = time.Now()
 	f.Host.Root = os.Geteuid() == 0
 	f.Unseen = append(f.Unseen, p.unseen...)
 	return f
 }
 
-// sdks are those that this program can have. Empty means that any may be there.
-func (p *Process) sdks(exe string) []diagnose.SDK {
-	name := strings.TrimSuffix(path.Base(exe), " (deleted)")
-	for prefix, list := range map[string][]diagnose.SDK{
-		"python": {diagnose.Botocore}, "node": {diagnose.JSv3, diagnose.JSv2}, "java": {diagnose.JavaV2, diagnose.JavaV1},
-		"ruby": {diagnose.Ruby}, "php": {diagnose.PHP}, "dotnet": {diagnose.DotNet},
-	} {
-		if strings.HasPrefix(name, prefix) {
-			return list
-		}
-	}
-	info, err := buildinfo.ReadFile(p.path("exe"))
-	if err != nil {
-		return nil
-	}
-	var found []diagnose.SDK
-	for _, d := range info.Deps {
-		switch {
-		case strings.HasPrefix(d.Path, "github.com/aws/aws-sdk-go-v2"):
-			found = append(found, diagnose.GoV2)
-		case d.Path == "github.com/aws/aws-sdk-go":
-			found = append(found, diagnose.GoV1)
-		}
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
-}
+// Limits of looking at files and memory, which take milliseconds where nobody holds them up.
+const (
+	openLimit   = time.Second
+	fileLimit   = time.Second
+	searchLimit = 1200 * time.Millisecond
+)
 
 // Bounds of what is read.
 const (
-	maxEnviron = 2 << 20
+	maxEnviron = 8 << 20 // the kernel allows 6 MiB at a start; a process may say later that more is its environment
 	maxFile    = 1 << 20
 	maxProc    = 1 << 20
 )
 
-var errLarge = errors.New("it is too large")
-
 // readSome reads a file of /proc, which has no size, up to a bound.
-func readSome(name string, most int64) (_ []byte, err error) {
+func readSome(name string) (_ []byte, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	return readFrom(f, most)
+	return readFrom(f)
+}
+
+// readUpTo reads a file of /proc and says whether that was all.
+func readUpTo(name string, most int64) (_ []byte, whole bool, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil || int64(len(b)) <= most {
+		return b, true, err
+	}
+	return b[:most], false, nil
 }
 
 // user is whose rights the process has.
@@ -228,7 +269,7 @@ type user struct {
 }
 
 func readUser(name string) (user, error) {
-	b, err := readSome(name, maxProc)
+	b, err := readSome(name)
 	if err != nil {
 		return user{}, err
 	}

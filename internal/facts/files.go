@@ -1,9 +1,9 @@
 package facts
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"runtime"
@@ -14,28 +14,51 @@ import (
 	"golang.org/x/sys/unix"
 
 	"taskrole/internal/diagnose"
+	"taskrole/internal/secret"
 )
 
-// files reads what AWS clients read below the process's root.
-func (p *Process) files(r *raw, f *diagnose.Facts) {
+// see reads what AWS clients read below the process's root, if that answers in time.
+func (p *Process) see(ctx context.Context, r *raw, f *diagnose.Facts) {
 	if p.root == nil {
+		f.Subject.Home = either(r.text["HOME"], "/")
 		return
 	}
-	home := f.Subject.Home
-	standard := path.Join(home, ".aws/credentials")
-	f.Credentials = p.profiles(either(r.text["AWS_SHARED_CREDENTIALS_FILE"], standard), false)
-	f.Config = p.profiles(either(r.text["AWS_CONFIG_FILE"], path.Join(home, ".aws/config")), true)
-	if f.Credentials.Path != standard {
-		f.HomeFile = p.profiles(standard, false)
-	} else {
-		f.HomeFile = f.Credentials
+	g, err := within(ctx, fileLimit, func() (*files, error) { return p.files(r), nil })
+	if err != nil {
+		f.Subject.Home = either(r.text["HOME"], "/")
+		p.blind("its files", err)
+		return
+	}
+	f.Subject.Home, f.Net.Resolver, r.header = g.home, g.resolver, g.header
+	f.Credentials, f.Config, f.HomeFile, f.TokenFile, f.WebIdentity = g.credentials, g.config, g.homeFile, g.token, g.identity
+}
+
+// files is what is in them.
+type files struct {
+	home, resolver                                 string
+	credentials, config, homeFile, token, identity diagnose.File
+	header                                         secret.Value // of the token's file, as it is sent
+}
+
+func (p *Process) files(r *raw) *files {
+	g := &files{home: p.home(r)}
+	standard := path.Join(g.home, ".aws/credentials")
+	g.credentials = p.profiles(either(r.text["AWS_SHARED_CREDENTIALS_FILE"], standard), false)
+	g.config = p.profiles(either(r.text["AWS_CONFIG_FILE"], path.Join(g.home, ".aws/config")), true)
+	g.homeFile = g.credentials
+	if g.credentials.Path != standard {
+		g.homeFile = p.profiles(standard, false)
 	}
 	if name := r.text["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]; name != "" {
-		f.TokenFile = p.token(name)
+		g.token, g.header = p.token(name)
 	}
 	if name := r.text["AWS_WEB_IDENTITY_TOKEN_FILE"]; name != "" {
-		f.WebIdentity = p.token(name)
+		g.identity, _ = p.token(name)
 	}
+	if b, err := p.read("/etc/resolv.conf"); err == nil {
+		g.resolver = resolver(b)
+	}
+	return g
 }
 
 func either(a, b string) string {
@@ -75,11 +98,11 @@ func (p *Process) profiles(name string, config bool) diagnose.File {
 	return file
 }
 
-func (p *Process) token(name string) diagnose.File {
+func (p *Process) token(name string) (diagnose.File, secret.Value) {
 	file, b := p.file(name)
 	text := string(b)
 	file.Empty, file.Newline = strings.TrimSpace(text) == "", strings.ContainsAny(text, "\r\n")
-	return file
+	return file, secret.New(strings.TrimSpace(text))
 }
 
 // file reads one file and says how that went.
@@ -109,40 +132,19 @@ func cause(err error) string {
 	return err.Error()
 }
 
-var errNotRegular = errors.New("it is not a regular file")
-
 // read reads a file below the process's root with the process's own rights. No link leads out of that root.
 func (p *Process) read(name string) ([]byte, error) {
 	return onThread(func() ([]byte, error) {
 		if err := p.user.become(); err != nil {
 			return nil, err
 		}
-		fd, err := unix.Openat2(int(p.root.Fd()), path.Join("/", name), &unix.OpenHow{
-			Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY, // a pipe must not hold us up
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-		})
+		file, err := openIn(p.root, name, false)
 		if err != nil {
 			return nil, err
 		}
-		file := os.NewFile(uintptr(fd), name)
 		defer func() { _ = file.Close() }() // only read
-		st, err := file.Stat()
-		if err != nil {
-			return nil, err
-		}
-		if !st.Mode().IsRegular() {
-			return nil, errNotRegular
-		}
-		return readFrom(file, maxFile)
+		return readFrom(file)
 	})
-}
-
-func readFrom(r io.Reader, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err == nil && int64(len(b)) > most {
-		return nil, errLarge
-	}
-	return b, err
 }
 
 // onThread runs f on a thread that ends afterwards, so that what f does to its own rights ends too.

@@ -20,18 +20,18 @@ var served = []netip.Addr{address.ECS.Addr(), address.IMDS.Addr(), address.PodId
 
 // network reads what the kernel says of the process's namespace, without going there.
 func (p *Process) network(f *diagnose.Facts) {
-	routes, err := readSome(p.path("net/route"), maxProc)
+	routes, err := readSome(p.path("net/route"))
 	if err != nil {
 		p.blind("its routes", err)
 		return
 	}
 	n := diagnose.Network{Known: true, Host: p.sharesHost()}
 	n.Devices, n.Routed = routed(routes)
-	trie, err := readSome(p.path("net/fib_trie"), maxProc)
+	trie, err := readSome(p.path("net/fib_trie"))
 	if err != nil {
 		p.blind("its addresses", err)
 	}
-	v6, err := readSome(p.path("net/if_inet6"), maxProc)
+	v6, err := readSome(p.path("net/if_inet6"))
 	if err != nil {
 		v6 = nil // the kernel has no IPv6
 	}
@@ -45,22 +45,18 @@ func (p *Process) network(f *diagnose.Facts) {
 	}
 	f.IMDS.Local = slices.Contains(n.OnLo, address.IMDS.Addr().String())
 	for _, name := range []string{"net/tcp", "net/tcp6"} {
-		if b, err := readSome(p.path(name), maxProc); err == nil {
+		if b, err := readSome(p.path(name)); err == nil {
 			n.Port80 = n.Port80 || listens80(b)
 		}
 	}
-	if p.root != nil {
-		if b, err := p.read("/etc/resolv.conf"); err == nil {
-			n.Resolver = resolver(b)
-		}
-	}
+	n.Resolver = f.Net.Resolver
 	f.Net = n
 }
 
 // sharesHost says whether the process is in the network namespace of the host, that is, of process 1 or of ourselves.
 func (p *Process) sharesHost() bool {
-	own, err := os.Readlink(p.path("ns/net"))
-	if err != nil {
+	own := p.link("ns/net")
+	if own == "" {
 		return false
 	}
 	for _, other := range []string{"/proc/1/ns/net", "/proc/self/ns/net"} {

@@ -148,5 +148,5 @@ func regular(name string) ([]byte, error) {
 	if !st.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
-	return readFrom(f, maxFile)
+	return readFrom(f)
 }
