@@ -144,7 +144,7 @@ func (p *Process) get(ctx context.Context, method, target string, header http.He
 	defer cancel()
 	var connected atomic.Bool
 	transport := &http.Transport{
-		DisableKeepAlives: true, DisableCompression: true, Proxy: nil, // never by a proxy: the namespace itself is asked
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxBody, Proxy: nil, // never by a proxy: the namespace itself is asked
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			c, err := p.inside(func() (net.Conn, error) {
 				d := net.Dialer{Timeout: connectLimit}

@@ -15,6 +15,7 @@ type raw struct {
 	token secret.Value      // AWS_CONTAINER_AUTHORIZATION_TOKEN
 	// header is what is in the file of AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE.
 	header secret.Value
+	home   string
 }
 
 // open are the variables whose text may be seen. Of all others of AWS only the length leaves this package.
@@ -92,10 +93,12 @@ func withoutUser(s string) string {
 	return u.String()
 }
 
-// clean makes untrusted text fit for a terminal, and not longer than most.
+// clean makes untrusted text fit for a terminal, and not longer than most: no commands, no lines of its own, and no
+// letters that change the order of others.
 func clean(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == 0xfffd {
+		switch {
+		case r < ' ', r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0xfffd:
 			return '?'
 		}
 		return r

@@ -76,6 +76,8 @@ func openProcess(pid int) (*Process, error) {
 	p.env = splitEnviron(b)
 	if !whole {
 		p.unseen = append(p.unseen, fmt.Sprintf("the rest of its environment: it is larger than %d MiB", maxEnviron>>20)) //nolint:mnd // of bytes
+	} else if size := p.environSize(); len(b) < size {
+		p.unseen = append(p.unseen, fmt.Sprintf("part of its environment: %d of its %d bytes cannot be read", size-len(b), size))
 	}
 	if b, _, err := readUpTo(p.path("cmdline"), maxProc); err == nil {
 		p.args = splitEnviron(b)
@@ -92,6 +94,25 @@ func openProcess(pid int) (*Process, error) {
 		return nil, errors.Join(p.gone(err), p.Close())
 	}
 	return p, nil
+}
+
+// environSize is how long the environment is, as the kernel knows; 0 where it does not say.
+func (p *Process) environSize() int {
+	const first, start = 3, 50 // as proc(5) counts: of the fields behind the name, and of env_start
+	b, err := readSome(p.path("stat"))
+	if err != nil {
+		return 0
+	}
+	w := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(w) <= start+1-first {
+		return 0
+	}
+	from, err1 := strconv.Atoi(w[start-first])
+	to, err2 := strconv.Atoi(w[start+1-first])
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	return to - from
 }
 
 func (p *Process) gone(err error) error {
@@ -186,8 +207,8 @@ func (p *Process) Replaced(ctx context.Context) bool {
 	return err == nil && replaced
 }
 
-// Ended says whether the process has ended, so that what was seen last is of one that was going.
-func (p *Process) Ended() bool {
+// ended says whether the process has ended, so that what was seen last is of one that was going.
+func (p *Process) ended() bool {
 	return errors.Is(unix.PidfdSendSignal(p.pidfd, 0, nil, 0), unix.ESRCH)
 }
 
@@ -205,7 +226,7 @@ func (p *Process) Look(ctx context.Context) *diagnose.Facts {
 	var searching sync.WaitGroup
 	if p.root != nil {
 		searching.Go(func() {
-			found, err = within(ctx, searchLimit, func() (searched, error) { return p.libraries(ctx, f.Subject.Home, 0) })
+			found, err = within(ctx, searchLimit, func() (searched, error) { return p.libraries(ctx, raw.home, 0) })
 		})
 	}
 	p.ask(ctx, raw, f)
@@ -215,6 +236,9 @@ func (p *Process) Look(ctx context.Context) *diagnose.Facts {
 		p.blind("the SDKs in its files", err)
 	case found.cut:
 		p.blind("all SDKs in its files", errMany)
+	}
+	if p.ended() {
+		p.unseen = append(p.unseen, "what it would have been: the process ended while it was looked at")
 	}
 	f.SDKs, f.Libraries = found.possible, found.libraries
 	f.Host.Now = time.Now()

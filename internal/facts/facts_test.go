@@ -17,6 +17,7 @@ import (
 	"taskrole/internal/diagnose"
 	"taskrole/internal/facts"
 	"taskrole/internal/fault"
+	"taskrole/internal/netns"
 	"taskrole/internal/testkit"
 )
 
@@ -29,6 +30,13 @@ const (
 // at it.
 func process(t *testing.T, root string, uid uint32, env ...string) *diagnose.Facts {
 	t.Helper()
+	p, _ := opened(t, nil, root, uid, env...)
+	return p.Look(t.Context())
+}
+
+// opened is such a process, in a network namespace if there is one, held open for looking.
+func opened(t *testing.T, ns *netns.NS, root string, uid uint32, env ...string) (*facts.Process, *exec.Cmd) {
+	t.Helper()
 	testkit.Need(t, testkit.Root)
 	cmd := exec.Command("/proc/self/exe")
 	stdin, err := cmd.StdinPipe()
@@ -39,9 +47,16 @@ func process(t *testing.T, root string, uid uint32, env ...string) *diagnose.Fac
 	if err != nil {
 		t.Fatal(err)
 	}
+	cmd.Stderr = os.Stderr
 	cmd.Env = append(env, fmt.Sprintf("%s=%d %s", waiting, uid, root))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := cmd.Start(); err != nil {
+	start := func() (struct{}, error) { return struct{}{}, cmd.Start() }
+	if ns != nil {
+		_, err = netns.Do(ns, start)
+	} else {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		_, err = start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
@@ -52,19 +67,27 @@ func process(t *testing.T, root string, uid uint32, env ...string) *diagnose.Fac
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
-	return p.Look(t.Context())
+	t.Cleanup(func() { p.Close() })
+	return p, cmd
 }
 
 // What makes this program another process of a test: one that waits, or one that looks at a process.
 const (
 	waiting = "TASKROLE_TEST_WAIT"
 	looking = "TASKROLE_TEST_LOOK"
+	reusing = "TASKROLE_TEST_REUSE"
+	holding = "TASKROLE_TEST_HOLD"
 )
 
 func TestMain(m *testing.M) {
 	if how := os.Getenv(waiting); how != "" {
 		if err := wait(how); err != nil {
+			panic(err)
+		}
+		return
+	}
+	if os.Getenv(reusing) != "" {
+		if err := reuse(); err != nil {
 			panic(err)
 		}
 		return
@@ -95,6 +118,11 @@ func wait(how string) error {
 	var root string
 	if _, err := fmt.Sscan(how, &uid, &root); err != nil {
 		return err
+	}
+	if how := os.Getenv(holding); how != "" {
+		if err := hold(how); err != nil {
+			return err
+		}
 	}
 	if root == "-" { // stays what it is
 		os.Stdout.WriteString(".")

@@ -19,17 +19,17 @@ import (
 
 // see reads what AWS clients read below the process's root, if that answers in time.
 func (p *Process) see(ctx context.Context, r *raw, f *diagnose.Facts) {
+	r.home = either(r.text["HOME"], "/")
+	f.Subject.Home = clean(r.home, maxShown)
 	if p.root == nil {
-		f.Subject.Home = either(r.text["HOME"], "/")
 		return
 	}
 	g, err := within(ctx, fileLimit, func() (*files, error) { return p.files(r), nil })
 	if err != nil {
-		f.Subject.Home = either(r.text["HOME"], "/")
 		p.blind("its files", err)
 		return
 	}
-	f.Subject.Home, f.Net.Resolver, r.header = g.home, g.resolver, g.header
+	f.Subject.Home, f.Net.Resolver, r.home, r.header = clean(g.home, maxShown), g.resolver, g.home, g.header
 	f.Credentials, f.Config, f.HomeFile, f.TokenFile, f.WebIdentity = g.credentials, g.config, g.homeFile, g.token, g.identity
 }
 
