@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"taskrole/internal/attest"
@@ -487,6 +488,14 @@ func step(err error, e *entry, what string) error {
 		return gone(e.target.ID)
 	}
 	code, hint := fault.Internal, "look at the agent's log"
+	if errors.Is(err, syscall.EADDRINUSE) {
+		where := "the endpoint's port"
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil {
+			where = op.Addr.String()
+		}
+		return fault.Wrap(err, fault.PortTaken, fmt.Sprintf("container %s: a program in its network already has %s, which the endpoint needs for itself before Linux 5.9",
+			e.target.ID.Short(), where), "let the program listen on another port or at one address, or use Linux 5.9 or newer")
+	}
 	if errors.Is(err, skl.ErrNotSupported) {
 		code, hint = fault.KernelUnsupported, "Linux 5.9 or newer is needed"
 	}

@@ -268,9 +268,15 @@ func TestKernelThatCannotSteer(t *testing.T) {
 	if got := none.Do("serve 0.0.0.0:80"); !strings.Contains(got, "address already in use") {
 		t.Errorf("an application takes port 80: %s", got)
 	}
+	busy := actor.NewNS(t)
+	app := member(t, busy, "e1")
+	app.Do("serve 0.0.0.0:80")
+	if _, _, err := w.attach(app, "e1", "reader"); fault.CodeOf(err) != fault.PortTaken || !strings.Contains(err.Error(), "169.254.170.2:80") {
+		t.Errorf("port 80 is taken: %v", err)
+	}
 	a.End()
 	b.End()
-	eventually(t, "detached", func() bool { return len(w.attacher.List()) == 0 && w.released.Load() == 2 })
+	eventually(t, "detached", func() bool { return len(w.attacher.List()) == 0 && w.released.Load() == 3 }) // of the refused one too
 	if left := addresses(t, ns); len(left) != 0 {
 		t.Errorf("left on lo: %v", left)
 	}

@@ -248,6 +248,9 @@ func (l look) identity() result {
 	if s := l.WebIdentity; s.State != Read && s.State != NotLooked {
 		return result{verdict: failed, why: s.trouble(), sees: l.nothing}
 	}
+	if l.WebIdentity.State == Read && l.WebIdentity.Empty {
+		return result{verdict: failed, why: l.WebIdentity.Path + " has no content", sees: l.nothing}
+	}
 	return result{verdict: Wins, source: FromWebIdentity, detail: l.text(envRoleARN), why: "STS is asked for " + l.text(envRoleARN)}
 }
 
@@ -352,6 +355,11 @@ func (l look) inProfile(name, path string, p Profile) result {
 		win.why = fmt.Sprintf("profile %q in %s assumes %s", name, path, p.RoleARN)
 	case p.SSO, p.Process, p.LogsIn:
 		win.source, win.why = FromTool, fmt.Sprintf("profile %q in %s names a program or a login", name, path)
+	case p.Kind != NoKey && l.sdk == GoV2:
+		return result{
+			verdict: Stops, why: fmt.Sprintf("profile %q in %s has a key id without a secret", name, path),
+			sees: "failed to load shared config, partial credentials found for profile " + name,
+		}
 	case p.Kind != NoKey && l.partialStops:
 		return result{
 			verdict: Stops, why: fmt.Sprintf("profile %q in %s has a key id without a secret", name, path),

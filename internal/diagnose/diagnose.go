@@ -26,6 +26,8 @@ type Facts struct {
 	Credentials File // where AWS_SHARED_CREDENTIALS_FILE leads, else ~/.aws/credentials
 	Config      File // where AWS_CONFIG_FILE leads, else ~/.aws/config
 	HomeFile    File // ~/.aws/credentials if AWS_SHARED_CREDENTIALS_FILE leads elsewhere
+	// ImageKeys are the key ids in the commands that the image's layers were made by.
+	ImageKeys   []ImageKey
 	TokenFile   File // of AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE
 	WebIdentity File // of AWS_WEB_IDENTITY_TOKEN_FILE
 
@@ -92,6 +94,13 @@ func Mask(id string) (KeyKind, string) {
 		return kind, "…" // it may be anything, also a secret in the wrong place
 	}
 	return kind, id[:4] + "…" + id[len(id)-4:]
+}
+
+// ImageKey is a key id in an image's history.
+type ImageKey struct {
+	Layer  int // counted from the last one, which is 1
+	Kind   KeyKind
+	Masked string
 }
 
 // State is how a file was found, as the process's user.

@@ -50,8 +50,8 @@ type rule struct {
 // rules are all that is looked for, the deeper causes first: among findings of one severity the first is named first.
 var rules = []rule{
 	// What keeps everything else from working.
-	{"agent-down", agentDown},
 	{"config-invalid", configInvalid},
+	{"agent-down", agentDown},
 	{"role-refused", roleRefused},
 	{"sts-refused", stsRefused},
 	{"sts-unreachable", stsSilent},
@@ -98,6 +98,7 @@ var rules = []rule{
 	{"both-uris", bothURIs},
 	{"keys-long-lived", keysLongLived},
 	{"keys-long-lived-in-file", fileLongLived},
+	{"keys-long-lived-in-image", imageLongLived},
 	{"host-role", hostRole},
 	{"imds-disabled-ambiguous", disabledAmbiguous},
 	{"region-missing", regionMissing},
@@ -173,7 +174,8 @@ func explained(found []Finding) []Finding {
 
 // causes are the findings that a finding is the consequence of.
 var causes = map[Code][]Code{
-	"role-not-attached":              {"agent-down", "role-refused", "sts-refused", "sts-unreachable", "clock-skew", "start-refused", "host-identity-missing", "addresses-missing"},
+	"agent-down":                     {"config-invalid"},
+	"role-not-attached":              {"port-conflict", "agent-down", "role-refused", "sts-refused", "sts-unreachable", "clock-skew", "start-refused", "host-identity-missing", "addresses-missing"},
 	"addresses-missing":              {"agent-down"},
 	"host-identity-missing":          {"clock-skew"},
 	"start-refused":                  {"role-refused", "sts-refused", "sts-unreachable", "clock-skew", "host-identity-missing", "agent-down", "port-conflict"},
@@ -191,7 +193,7 @@ var causes = map[Code][]Code{
 		"imds-v1-fallback", "credentials-partial", "profile-missing", "role-not-attached", "web-identity-incomplete", "uri-empty", "uri-malformed", "full-uri-refused", "token-file-newline",
 		"token-file-unreadable", "container-endpoint-unreachable", "container-endpoint-error", "credentials-incomplete", "endpoint-foreign",
 	},
-	"file-shadows-role": {"profile-missing"},
+	"file-shadows-role": {"profile-missing", "session-token-missing"},
 	"keys-shadow-role":  {"session-token-missing", "credentials-partial"},
 	"keys-long-lived":   {"session-token-unexpected"},
 }

@@ -152,12 +152,21 @@ func TestFindings(t *testing.T) {
 		"host, cgroup v1":   {nil, host(func(f *diagnose.Facts) { f.Host.Cgroup = "v1" }), []string{"cgroup-v1"}},
 		"host, Linux 5.4":   {nil, host(func(f *diagnose.Facts) { f.Host.SkLookup = "Linux 5.4" }), []string{"kernel-without-sk-lookup"}},
 		"port on old kernel": {[]string{region, other}, func(f *diagnose.Facts) {
-			stopped("taskrole: bind: address already in use [internal]")(f)
+			stopped("taskrole: a program in its network already has 169.254.170.2:80 [port-taken]")(f)
 			f.Host.SkLookup = "Linux 5.4"
 		}, []string{"port-conflict"}},
 		"key in a file": {[]string{region, other}, func(f *diagnose.Facts) {
 			f.Credentials = file("/root/.aws/credentials", map[string]diagnose.Profile{"default": {Kind: diagnose.LongLived, Masked: "AKIA…1234", Secret: true}})
 		}, []string{"keys-long-lived-in-file"}},
+		"token forgotten in a file": {[]string{region, other}, func(f *diagnose.Facts) {
+			f.Credentials = file("/root/.aws/credentials", map[string]diagnose.Profile{"default": {Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true}})
+		}, []string{"session-token-missing"}},
+		"half a profile": {[]string{region, other}, func(f *diagnose.Facts) {
+			f.Credentials = file("/root/.aws/credentials", map[string]diagnose.Profile{"default": {Kind: diagnose.Temporary, Masked: "ASIA…1234"}})
+		}, []string{"credentials-partial"}},
+		"key in the image": {[]string{rel, region, other}, func(f *diagnose.Facts) {
+			f.ImageKeys = []diagnose.ImageKey{{Layer: 2, Kind: diagnose.LongLived, Masked: "AKIA…1234"}, {Layer: 3, Kind: diagnose.Temporary, Masked: "ASIA…1234"}}
+		}, []string{"keys-long-lived-in-image"}},
 		"token unreadable": {
 			[]string{region, other, "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1/c", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=/t"},
 			func(f *diagnose.Facts) { f.TokenFile = missing("/t") },

@@ -11,7 +11,7 @@ import (
 func credentialsPartial(f *Facts) *Finding {
 	key, secret := f.has(envKey), f.has(envSecret)
 	if key == secret {
-		return nil
+		return f.partialProfile()
 	}
 	there, not := envKey, envSecret
 	if secret {
@@ -25,6 +25,29 @@ func credentialsPartial(f *Facts) *Finding {
 	}
 }
 
+// partialProfile is the same in a file: a profile that is used has a key id and no secret.
+func (f *Facts) partialProfile() *Finding {
+	name, path := "", ""
+	hit := which(f, func(l look) bool {
+		n, _ := l.profileName()
+		for _, file := range l.files() {
+			if p, ok := file.Profiles[n]; ok && p.Kind != NoKey && !p.Secret && reaches(f, l.sdk, inFiles.name) {
+				name, path = n, file.Path
+				return true
+			}
+		}
+		return false
+	})
+	if len(hit) == 0 {
+		return nil
+	}
+	return &Finding{
+		Severity: Error, What: fmt.Sprintf("profile %q has a key id and no secret", name), Affects: hit,
+		Evidence: []string{fmt.Sprintf("%s: profile %q has no aws_secret_access_key", path, name), "Python stops with PartialCredentialsError"},
+		Fix:      "write all three values into the profile, or take it out", Commands: append([]string{"$EDITOR " + path}, f.instead()...),
+	}
+}
+
 // lack says how a variable is not there.
 func (f *Facts) lack(name string) string {
 	if f.set(name) {
@@ -35,18 +58,25 @@ func (f *Facts) lack(name string) string {
 
 // instead is how to do without keys in the environment.
 func (f *Facts) instead() []string {
-	image := f.Subject.Image
-	if image == "" {
-		image = "IMAGE"
+	return []string{"docker run --device taskrole/role=ROLE " + f.image()}
+}
+
+// image is the image's name in commands.
+func (f *Facts) image() string {
+	if f.Subject.Image == "" {
+		return "IMAGE"
 	}
-	return []string{"docker run --device taskrole/role=ROLE " + image}
+	return f.Subject.Image
 }
 
 // pair says whether both usual key variables are set, that is, whether the environment wins for most.
 func (f *Facts) pair() bool { return f.has(envKey) && f.has(envSecret) }
 
 func sessionMissing(f *Facts) *Finding {
-	if !f.pair() || f.Env[envKey].Kind != Temporary || f.has(envSession) || f.has(envSecurity) {
+	if !f.pair() {
+		return f.bareProfile()
+	}
+	if f.Env[envKey].Kind != Temporary || f.has(envSession) || f.has(envSecurity) {
 		return nil
 	}
 	return &Finding{
@@ -58,6 +88,32 @@ func sessionMissing(f *Facts) *Finding {
 		Fix:      "give all three values, or better none: they end with the session, while a task role renews itself",
 		Commands: append([]string{"docker run -e AWS_ACCESS_KEY_ID -e AWS_SECRET_ACCESS_KEY -e AWS_SESSION_TOKEN IMAGE"}, f.instead()...),
 	}
+}
+
+// bareProfile is the same in a file: a profile that wins has a temporary key without its token.
+func (f *Facts) bareProfile() *Finding {
+	x := &Finding{Severity: Error}
+	x.Affects = which(f, func(l look) bool {
+		c := ChainOf(f, l.sdk)
+		for _, file := range l.files() {
+			p, ok := file.Profiles[c.Detail]
+			if c.Source != FromFile || !ok || !p.Secret || p.Kind == NoKey {
+				continue
+			}
+			if p.Kind != Temporary || p.Token {
+				return false
+			}
+			x.What = "the temporary key " + p.Masked + " in a file is without its session token, and every call with it fails"
+			x.Evidence = []string{fmt.Sprintf("%s: profile %q has no aws_session_token", file.Path, c.Detail), "S3 says InvalidAccessKeyId, STS InvalidClientTokenId, DynamoDB UnrecognizedClientException, EC2 AuthFailure"}
+			x.Fix, x.Commands = "write all three values into the profile, or better none", append([]string{"$EDITOR " + file.Path}, f.instead()...)
+			return true
+		}
+		return false
+	})
+	if len(x.Affects) == 0 {
+		return nil
+	}
+	return x
 }
 
 func sessionUnexpected(f *Facts) *Finding {

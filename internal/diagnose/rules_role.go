@@ -13,6 +13,7 @@ const (
 	codeSTS      = "sts-denied"
 	codeIdentity = "host-identity-missing"
 	codeAgent    = "agent-unreachable"
+	codePort     = "port-taken"
 	codeSilent   = "sts-unreachable"
 	codeExpired  = "credentials-expired"
 )
@@ -22,11 +23,20 @@ func (f *Facts) stopped(codes ...string) string {
 	for _, text := range []string{f.Subject.Stopped, f.Role.Problem, f.Container.Code + ": " + f.Container.Message + " [" + f.Container.Code + "]"} {
 		for _, c := range codes {
 			if strings.Contains(text, "["+c+"]") {
-				return text
+				return ours(text)
 			}
 		}
 	}
 	return ""
+}
+
+// ours is what the agent said, without the engine's words before it.
+func ours(text string) string {
+	const name = "taskrole: "
+	if i := strings.LastIndex(text, name); i >= 0 {
+		return strings.TrimSpace(text[i+len(name):])
+	}
+	return text
 }
 
 func agentDown(f *Facts) *Finding {
@@ -90,30 +100,38 @@ func startRefused(f *Facts) *Finding {
 		return nil
 	}
 	return &Finding{
-		Severity: Error, What: "the container was not started, because it could not be given its role", Evidence: []string{"the engine: " + s},
+		Severity: Error, What: "the container was not started, because it could not be given its role", Evidence: []string{"refused with: " + ours(s)},
 		Fix: "do what the message says; doc/errors.md explains its code", Commands: []string{"journalctl -u taskrole -n 50"},
 	}
 }
 
-// portConflict: without sk_lookup our listener takes port 80 of its addresses, and an application that binds all
-// addresses cannot.
+// portConflict: without sk_lookup our listener takes port 80 of its addresses, which an application that has it of all
+// addresses does not leave.
 func portConflict(f *Facts) *Finding {
-	inUse := strings.Contains(strings.ToLower(f.Subject.Stopped), "address already in use") || strings.Contains(strings.ToLower(f.Role.Problem), "address already in use")
-	if f.Host.SkLookup == "" || !inUse && !f.Net.Port80 || !f.ours() || !inUse && f.Role.Name != "" {
+	text := f.stopped(codePort)
+	if text == "" {
 		return nil
 	}
 	x := &Finding{
-		Severity: Error, What: "the application has port 80 of all addresses, which this kernel cannot share with the role's endpoint",
-		Evidence: []string{"kernel: " + f.Host.SkLookup},
-		Fix:      "let the application listen on another port, or use Linux 5.9 or newer", Commands: []string{"uname -r"},
+		Severity: Error, What: "an application has port 80 of all addresses, which this kernel cannot share with the role's endpoint",
+		Evidence: []string{"refused with: " + text}, Fix: "let the application listen on another port or at one address, or use Linux 5.9 or newer",
+		Commands: []string{"uname -r", fmt.Sprintf("nsenter -t %s -n ss -ltnp 'sport = :80'", f.pid())},
+	}
+	if f.Host.SkLookup != "" {
+		x.Evidence = append(x.Evidence, "kernel: "+f.Host.SkLookup)
 	}
 	if f.Net.Port80 {
 		x.Evidence = append(x.Evidence, "a socket of the namespace listens on port 80 of every address")
 	}
-	if inUse {
-		x.Evidence = append(x.Evidence, "refused with: address already in use")
-	}
 	return x
+}
+
+// pid is the process's number in commands.
+func (f *Facts) pid() string {
+	if f.Subject.PID == 0 {
+		return "PID"
+	}
+	return fmt.Sprint(f.Subject.PID)
 }
 
 func roleNotAttached(f *Facts) *Finding {
@@ -126,9 +144,13 @@ func roleNotAttached(f *Facts) *Finding {
 		Fix:      "make the container again: a role comes with the device or the runtime, not with the variable alone",
 		Commands: []string{"docker run --device taskrole/role=" + f.Role.Wanted + " IMAGE", "docker run --runtime taskrole -e TASKROLE=" + f.Role.Wanted + " IMAGE"},
 	}
-	if f.has(envTaskrole) {
+	switch {
+	case f.Role.Problem != "":
+		x.Evidence = append(x.Evidence, "the agent refused it: "+f.Role.Problem)
+		x.Fix, x.Commands = "do what the message says; doc/errors.md explains its code", []string{"taskrole ps", "journalctl -u taskrole -n 50"}
+	case f.has(envTaskrole):
 		x.Evidence = append(x.Evidence, "environment: TASKROLE="+f.text(envTaskrole))
-	} else {
+	case f.has(envRelative):
 		x.Evidence = append(x.Evidence, "environment: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="+f.text(envRelative))
 	}
 	return x
@@ -183,7 +205,7 @@ func endpointForeign(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: "something else answers where the container's credentials should be",
 		Evidence: []string{a.says()}, Fix: "find what listens there, and end it",
-		Commands: []string{fmt.Sprintf("nsenter -t %d -n ss -ltnp", f.Subject.PID)},
+		Commands: []string{fmt.Sprintf("nsenter -t %s -n ss -ltnp", f.pid())},
 	}
 }
 
@@ -269,6 +291,24 @@ func fileLongLived(f *Facts) *Finding {
 		return nil
 	}
 	slices.Sort(x.Evidence)
+	return x
+}
+
+func imageLongLived(f *Facts) *Finding {
+	image := f.image()
+	x := &Finding{
+		Severity: Warning, What: "the image's history holds the long-lived key of an IAM user, for everybody who can pull it",
+		Fix:      "delete the key in IAM, and build the image without it: deleting it in a later layer hides nothing",
+		Commands: []string{"docker history --no-trunc " + image, "aws iam update-access-key --access-key-id KEY --status Inactive"},
+	}
+	for _, k := range f.ImageKeys {
+		if k.Kind == LongLived {
+			x.Evidence = append(x.Evidence, fmt.Sprintf("history of %s, layer %d from the top: %s", image, k.Layer, k.Masked))
+		}
+	}
+	if len(x.Evidence) == 0 {
+		return nil
+	}
 	return x
 }
 

@@ -275,6 +275,7 @@ func (d *doctor) container(ctx context.Context) (*Report, error) {
 	if !c.Known {
 		d.unseen = append(d.unseen, "its image, labels and network as "+c.engine+" has them: the container was found by the process that watches over it")
 	}
+	d.images(ctx, f, c)
 	d.agent(ctx, f, c.ID, c.Container, c.Devices)
 	return d.conclude(f), nil
 }

@@ -32,7 +32,7 @@ type planned struct {
 func (d *doctor) plan(ctx context.Context) *Report {
 	p := parsePlan(d.query.Image, d.query.Args)
 	f := &diagnose.Facts{Subject: diagnose.Subject{Planned: true, Image: p.container.Image, Container: p.container.Name, Network: p.network}}
-	d.image(ctx, &p)
+	d.image(ctx, f, &p)
 	switch _, err := control.List(ctx, d.socket); fault.CodeOf(err) {
 	case "":
 		f.Role.Asked = diagnose.AgentUp
@@ -57,7 +57,7 @@ func (d *doctor) plan(ctx context.Context) *Report {
 }
 
 // image asks the engine what the image brings.
-func (d *doctor) image(ctx context.Context, p *planned) {
+func (d *doctor) image(ctx context.Context, f *diagnose.Facts, p *planned) {
 	e, err := docker.New(d.docker)
 	if d.docker == "" || err != nil {
 		d.unseen = append(d.unseen, "what the image brings: no engine is configured")
@@ -69,6 +69,7 @@ func (d *doctor) image(ctx context.Context, p *planned) {
 		d.unseen = append(d.unseen, "what the image brings: "+fault.As(err).What)
 		return
 	}
+	d.history(ctx, f, e, p.container.Image)
 	p.Env = env
 	if p.User == "" {
 		p.User = user

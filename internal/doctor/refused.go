@@ -1,9 +1,14 @@
 package doctor
 
 import (
+	"context"
+
 	"taskrole/internal/config"
 	"taskrole/internal/control"
 	"taskrole/internal/diagnose"
+	"taskrole/internal/engine/docker"
+	"taskrole/internal/facts"
+	"taskrole/internal/fault"
 )
 
 // refusedIndent is that of a role's lines in "taskrole roles --check".
@@ -26,6 +31,33 @@ func Refused(configPath string, r control.Role, said string) (finding any, text 
 		text += refusedIndent + e + "\n"
 	}
 	return x, refusedIndent + x.What + "\n" + text + advise(*x, refusedIndent)
+}
+
+// history looks for keys in the commands that the image's layers were made by.
+func (d *doctor) history(ctx context.Context, f *diagnose.Facts, e *docker.Engine, image string) {
+	layers, err := e.History(ctx, image)
+	if err != nil {
+		d.unseen = append(d.unseen, "the history of the image: "+fault.As(err).What)
+	}
+	for n, layer := range layers {
+		for _, k := range facts.KeyIDs(layer) {
+			f.ImageKeys = append(f.ImageKeys, diagnose.ImageKey{Layer: n + 1, Kind: k.Kind, Masked: k.Masked})
+		}
+	}
+}
+
+// images looks at the history of a container's image, if an engine with an API has it.
+func (d *doctor) images(ctx context.Context, f *diagnose.Facts, c found) {
+	for _, a := range d.engines {
+		if a.name != c.engine || c.ImageID == "" || !c.Known {
+			continue
+		}
+		if e, err := a.open(); err == nil {
+			d.history(ctx, f, e, c.ImageID)
+			_ = e.Close() // connections for asking only
+		}
+		return
+	}
 }
 
 // sent is what a role's configuration sends to STS.

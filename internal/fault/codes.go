@@ -38,6 +38,7 @@ const (
 	NotFound             Code = "not-found"             // HTTP: nothing is served at this path
 	NotThisContainer     Code = "not-this-container"    // the connection comes from a process outside the container
 	PermissionDenied     Code = "permission-denied"     // the caller of the control socket, or of a command, is not root
+	PortTaken            Code = "port-taken"            // an application has the port that the endpoint needs on an old kernel
 	RequestInvalid       Code = "request-invalid"       // a control request or OCI state that cannot be understood
 	RoleNotAllowed       Code = "role-not-allowed"      // policy says no
 	RoleUnknown          Code = "role-unknown"          // no such role in the configuration
@@ -94,6 +95,7 @@ var codes = map[Code]traits{
 	NotFound:             {notFound, ExitFault},
 	NotThisContainer:     {notFound, ExitFault},
 	PermissionDenied:     {forbidden, ExitFault},
+	PortTaken:            {conflict, ExitFault},
 	RequestInvalid:       {badRequest, ExitFault},
 	RoleNotAllowed:       {forbidden, ExitFault},
 	RoleUnknown:          {forbidden, ExitFault},

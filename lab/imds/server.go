@@ -136,6 +136,7 @@ func (s *Server) HTTPServer(h http.Handler) *http.Server {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "EC2ws")
+	w.Header().Set("Date", s.o.Now().UTC().Format(http.TimeFormat))
 	s.setHops(r, defaultHops) // an earlier request on this connection may have lowered it
 	path := strings.Trim(r.URL.Path, "/")
 	switch {

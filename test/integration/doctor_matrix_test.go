@@ -141,7 +141,7 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 		w.compare(t, w.try(t, &all, conditions()))
 	})
 	w := worlds["docker-28.5"]
-	for name, group := range map[string]func(*testing.T, *world, *confusion){"sts": w.stsReasons} {
+	for name, group := range map[string]func(*testing.T, *world, *confusion){"sts": w.stsReasons, "identity": w.identityReasons, "kernel": w.oldKernels, "host": w.hosts, "plan": w.plans} {
 		t.Run(name, func(t *testing.T) { group(t, use(t, w), &all) })
 	}
 	if n := all.offDiagonal(); n > 0 {
@@ -152,11 +152,10 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 // try makes conditions one after the other, and returns by container whether Go v2 is said to have credentials.
 func (w *world) try(t *testing.T, all *confusion, conditions []injected) map[string]bool {
 	t.Helper()
+	conditions = slices.DeleteFunc(conditions, func(i injected) bool { return i.once && w.way != container.WayCDI })
+	w.startTogether(t, conditions)
 	predicted := map[string]bool{}
 	for _, i := range conditions {
-		if i.once && w.way != container.WayCDI {
-			continue
-		}
 		id, d := w.examine(t, i)
 		if i.before == nil && i.during == nil && len(i.serve) == 0 && len(d.Chains) > 0 {
 			predicted[id] = !slices.ContainsFunc(d.Chains, func(c chain) bool { return c.SDK == "go-v2" && c.Source == "nowhere" })

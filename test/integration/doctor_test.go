@@ -65,14 +65,21 @@ func (w *world) askDoctor(tb testing.TB, args ...string) (stdout []byte, exit in
 // command is taskrole with these words, and where what it prints goes.
 func (w *world) command(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	out := &bytes.Buffer{}
-	cmd := exec.Command(bin("taskrole"), args...)
+	words := slices.Concat(w.doctorThrough, []string{bin("taskrole")}, args)
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out
 }
 
 func (w *world) diagnose(tb testing.TB, args ...string) diagnosis {
 	tb.Helper()
-	out, exit := w.askDoctor(tb, append([]string{"doctor", "--json", "--config", w.configPath()}, args...)...)
+	return w.diagnoseBy(tb, w.configPath(), args...)
+}
+
+// diagnoseBy is diagnose with another configuration.
+func (w *world) diagnoseBy(tb testing.TB, config string, args ...string) diagnosis {
+	tb.Helper()
+	out, exit := w.askDoctor(tb, append([]string{"doctor", "--json", "--config", config}, args...)...)
 	var d diagnosis
 	if err := json.Unmarshal(out, &d); err != nil {
 		tb.Fatalf("%v: %s", err, out)
@@ -125,14 +132,12 @@ func TestAuditListsWhoHasWhat(t *testing.T) {
 	w := use(t, worlds["docker-28.5"])
 	w.prepare(t)
 	long := []string{"AWS_ACCESS_KEY_ID=" + theAKIA, session[1]}
-	for _, i := range []injected{
+	w.startTogether(t, []injected{
 		{name: "audit keys", c: with(long...)},
 		{name: "audit role", c: ec2.Container{Role: "reader", Network: ec2.NetworkNone}},
 		{name: "audit host", c: with()},
 		{name: "audit file", c: ec2.Container{Network: ec2.NetworkNone, Env: []string{"HOME=/root"}}, mount: map[string]string{"/root/.aws/credentials": "session"}},
-	} {
-		w.inject(t, i)
-	}
+	})
 	// One whose command holds a key, and an image of it: the key is in the image's history for good.
 	w.must(t, "create", "--name=doctor-audit-made", "--network=none", "--env="+session[0], "probe", "env", theAKIA)
 	w.removeLater(t, "doctor-audit-made")

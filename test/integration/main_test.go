@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,6 +60,9 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 1 && os.Args[1] == attackVerb {
 		os.Exit(attackMain(os.Args[2:]))
+	}
+	if len(os.Args) > 2 && os.Args[1] == oldKernelVerb {
+		os.Exit(oldKernelMain(os.Args[2:]))
 	}
 	if err := isolated(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -130,7 +134,10 @@ type world struct {
 	agent    *exec.Cmd
 	through  []string      // a command that becomes the agent, where a test wants one
 	done     chan struct{} // closed when the agent has ended
-	doomed   []string      // containers that the test removes at its end
+	// doctorThrough is a command that becomes the doctor, where a test wants one.
+	doctorThrough []string
+	ahead         atomic.Int64 // of the cloud's clock before the host's, in nanoseconds
+	doomed        []string     // containers that the test removes at its end
 }
 
 // bin is the path of a program that make build made.
@@ -168,7 +175,7 @@ func begin(ctx context.Context, e engine) (_ *world, err error) {
 		return nil, err
 	}
 	// Two hops, so that a plain container on a bridge is the host to AWS, as in the story.
-	if w.cloud, err = cloud.New(cloud.Options{HopLimit: 2}); err != nil {
+	if w.cloud, err = cloud.New(cloud.Options{HopLimit: 2, Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }}); err != nil {
 		return nil, err
 	}
 	if w.instance, err = ec2.Launch(ctx, ec2.Options{Cloud: w.cloud}); err != nil {

@@ -55,16 +55,26 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 				i.Env = append(i.Env, secret.New(kv))
 			}
 		}
-		h, err := e.api.ImageHistory(ctx, s.ID)
-		if err != nil {
+		if i.History, err = e.History(ctx, s.ID); err != nil {
 			continue
-		}
-		for _, layer := range h.Items {
-			i.History = append(i.History, secret.New(layer.CreatedBy))
 		}
 		images = append(images, i)
 	}
 	return images, ctx.Err()
+}
+
+// History returns the commands that an image's layers were made by, the last first. The error is a fault:
+// engine-unreachable.
+func (e *Engine) History(ctx context.Context, image string) ([]secret.Value, error) {
+	h, err := e.api.ImageHistory(ctx, image)
+	if err != nil {
+		return nil, e.silent(err, "the history of an image")
+	}
+	commands := make([]secret.Value, 0, len(h.Items))
+	for _, layer := range h.Items {
+		commands = append(commands, secret.New(layer.CreatedBy))
+	}
+	return commands, nil
 }
 
 func (e *Engine) silent(err error, what string) error {
