@@ -197,7 +197,7 @@ func (l look) imds() result {
 			return absent("not asked where a container variable is set")
 		}
 	}
-	if p := l.proxied(l.proxyIMDS, "169.254.169.254"); p != "" {
+	if p := l.proxied(l.proxyIMDS, l.metadataHost()); p != "" {
 		return fail("the request goes through " + p + ", which cannot reach it")
 	}
 	i := l.IMDS

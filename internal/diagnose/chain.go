@@ -171,6 +171,7 @@ const (
 	envDisabled    = "AWS_EC2_METADATA_DISABLED"
 	envV1Disabled  = "AWS_EC2_METADATA_V1_DISABLED"
 	envMode        = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
+	envEndpoint    = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 	envTaskrole    = "TASKROLE"
 )
 

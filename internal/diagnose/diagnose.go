@@ -146,6 +146,8 @@ type Network struct {
 	OnLo      []string // those of taskrole that are on this namespace's devices
 	Devices   []string // that are up, without lo
 	Routed    bool     // there is a route that leads to 169.254.169.254
+	Routed6   bool     // likewise to fd00:ec2::254
+	IPv6      string   // IPv6On, or why there is none; "" is not known
 	Resolver  string   // first nameserver of /etc/resolv.conf
 	Port80    bool     // a socket listens on port 80 of every address
 }
@@ -199,7 +201,7 @@ type IMDS struct {
 	V1    Answer // the listing, without a token
 	V2    Answer // the listing with the token
 	Role  string // the name it lists
-	Local bool   // its address is on a device of the namespace itself
+	Local bool   // the address where it was asked is on a device of the namespace itself
 }
 
 // Role is what taskrole knows of the container.

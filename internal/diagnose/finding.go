@@ -79,6 +79,7 @@ var rules = []rule{
 	{"endpoint-mode-invalid", modeInvalid},
 	{"partition-mismatch", partitionMismatch},
 	// The endpoints.
+	{"ipv6-off", ipv6Off},
 	{"container-endpoint-unreachable", containerUnreachable},
 	{"container-endpoint-error", containerError},
 	{"credentials-incomplete", documentIncomplete},
@@ -179,11 +180,11 @@ var causes = map[Code][]Code{
 	"addresses-missing":              {"agent-down"},
 	"host-identity-missing":          {"clock-skew"},
 	"start-refused":                  {"role-refused", "sts-refused", "sts-unreachable", "clock-skew", "host-identity-missing", "agent-down", "port-conflict"},
-	"container-endpoint-unreachable": {"agent-down", "role-not-attached", "addresses-missing", "uri-empty", "uri-malformed", "endpoint-foreign"},
+	"container-endpoint-unreachable": {"ipv6-off", "agent-down", "role-not-attached", "addresses-missing", "uri-empty", "uri-malformed", "endpoint-foreign"},
 	"container-endpoint-error":       {"uri-empty", "uri-malformed", "endpoint-foreign", "role-not-attached", "sts-refused", "sts-unreachable", "host-identity-missing"},
 	"credentials-incomplete":         {"endpoint-foreign", "credentials-expired"},
 	"imds-unreachable": {
-		"imds-guarded", "imds-disabled", "uri-empty", "uri-malformed", "agent-down", "addresses-missing", "full-uri-refused", "token-file-newline",
+		"ipv6-off", "imds-guarded", "imds-disabled", "uri-empty", "uri-malformed", "agent-down", "addresses-missing", "full-uri-refused", "token-file-newline",
 		"token-file-unreadable", "container-endpoint-unreachable", "container-endpoint-error", "credentials-incomplete",
 		"endpoint-foreign", "credentials-partial", "profile-missing", "web-identity-incomplete", "role-not-attached",
 	},

@@ -97,6 +97,18 @@ func TestFindings(t *testing.T) {
 			f.Credentials = file("/root/.aws/credentials", map[string]diagnose.Profile{"default": {Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true, Token: true}})
 			f.HomeFile = f.Credentials
 		}, []string{"file-shadows-role"}},
+		"IPv6 endpoint, no IPv6": {[]string{region, other, "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://[fd00:ec2::23]/v1/credentials"}, func(f *diagnose.Facts) {
+			f.Container = diagnose.Answer{URL: "http://[fd00:ec2::23]/v1/credentials", Outcome: diagnose.Unreachable}
+			f.Net.IPv6 = "net.ipv6.conf.lo.disable_ipv6 is 1"
+		}, []string{"ipv6-off", "full-uri-refused"}},
+		"IPv6 IMDS, no IPv6": {[]string{region, other, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6"}, func(f *diagnose.Facts) {
+			gone := diagnose.Answer{URL: "http://[fd00:ec2::254]/latest/api/token", Outcome: diagnose.Unreachable}
+			f.IMDS, f.Net.IPv6, f.Net.Devices = diagnose.IMDS{Token: gone, V1: gone}, "net.ipv6.conf.lo.disable_ipv6 is 1", []string{"eth0"}
+		}, []string{"ipv6-off"}},
+		"IPv6 IMDS, no route": {[]string{region, other, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6"}, func(f *diagnose.Facts) {
+			gone := diagnose.Answer{URL: "http://[fd00:ec2::254]/latest/api/token", Outcome: diagnose.Unreachable}
+			f.IMDS, f.Net.IPv6, f.Net.Devices, f.Net.Routed = diagnose.IMDS{Token: gone, V1: gone}, diagnose.IPv6On, []string{"eth0"}, true
+		}, []string{"imds-unreachable"}},
 		"endpoint silent":        {[]string{rel, region, other}, func(f *diagnose.Facts) { f.Container = answer(diagnose.Dropped, 0) }, []string{"container-endpoint-unreachable"}},
 		"endpoint fails":         {[]string{rel, region, other}, func(f *diagnose.Facts) { f.Container = answer(diagnose.Answered, 500) }, []string{"container-endpoint-error"}},
 		"endpoint's document":    {[]string{rel, region, other}, func(f *diagnose.Facts) { f.Container.Doc.Expires = time.Time{} }, []string{"credentials-incomplete"}},

@@ -57,8 +57,15 @@ func (f *Facts) lack(name string) string {
 }
 
 // instead is how to do without keys in the environment.
-func (f *Facts) instead() []string {
-	return []string{"docker run --device taskrole/role=ROLE " + f.image()}
+func (f *Facts) instead() []string { return []string{f.run("--device taskrole/role=ROLE")} }
+
+// run is a command that makes the container anew, with an option more.
+func (f *Facts) run(option string) string {
+	program := "docker"
+	if f.Subject.Engine == "podman" {
+		program = f.Subject.Engine
+	}
+	return program + " run " + option + " " + f.image()
 }
 
 // image is the image's name in commands.
@@ -319,7 +326,7 @@ func tokenUnreadable(f *Facts) *Finding {
 
 // proxyTakes looks only where the endpoint is needed: a proxy is nothing wrong by itself.
 func proxyTakes(f *Facts) *Finding {
-	host := "169.254.169.254"
+	host := f.metadataHost()
 	var hit []SDK
 	switch v := f.uriFor(traits{}); {
 	case f.pair():

@@ -265,7 +265,7 @@ func leftAtIMDS(f *Facts) []SDK {
 func imdsGuarded(f *Facts) *Finding {
 	hit := leftAtIMDS(f)
 	t := f.IMDS.Token
-	if f.Host.Guard != "enforce" || t.Outcome != Dropped || !f.Net.Routed || len(hit) == 0 || f.ours() {
+	if f.Host.Guard != "enforce" || t.Outcome != Dropped || !f.metadataRouted() || len(hit) == 0 || f.ours() {
 		return nil
 	}
 	return &Finding{
@@ -290,9 +290,9 @@ func imdsUnreachable(f *Facts) *Finding {
 	case f.Net.Known && len(f.Net.Devices) == 0:
 		x.What = "the container has no network, so it cannot reach the metadata service"
 		x.Evidence = append(x.Evidence, "the namespace has no device but lo (--network none)")
-	case f.Net.Known && !f.Net.Routed:
+	case f.Net.Known && !f.metadataRouted():
 		x.What = "the container's network leads nowhere outside, so it cannot reach the metadata service"
-		x.Evidence = append(x.Evidence, "there is no route to 169.254.169.254 (an internal network)")
+		x.Evidence = append(x.Evidence, "there is no route to "+f.metadataHost()+" (an internal network)")
 	case t.Outcome == Dropped:
 		x.What = "packets to the metadata service are lost: a firewall, or this is no EC2 instance"
 	default:

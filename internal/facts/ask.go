@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,7 +63,13 @@ func (p *Process) ask(ctx context.Context, r *raw, f *diagnose.Facts) {
 			f.Container = a
 		})
 	}
-	base := "http://" + address.IMDS.Addr().String()
+	base, ok := metadataURL(r)
+	if !ok {
+		p.unseen = append(p.unseen, "the metadata service: AWS_EC2_METADATA_SERVICE_ENDPOINT leads elsewhere than to this host or its link, and is not asked")
+		wg.Wait()
+		return
+	}
+	f.IMDS.Local = slices.Contains(f.Net.OnLo, hostOf(base))
 	var v1, v2 string
 	wg.Go(func() {
 		var token string
@@ -84,9 +91,18 @@ func (p *Process) ask(ctx context.Context, r *raw, f *diagnose.Facts) {
 	}
 }
 
+// hostOf is the host of a URL that we have made.
+func hostOf(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
 // mayEnter says why we cannot go into the process's network namespace.
 func (p *Process) mayEnter() error {
-	_, err := p.inside(func() (net.Conn, error) { return nil, nil }) //nolint:nilnil // only the way there is tried
+	_, err := inside(p, func() (struct{}, error) { return struct{}{}, nil })
 	if errors.Is(err, unix.EPERM) {
 		return unix.EPERM
 	}
@@ -94,19 +110,47 @@ func (p *Process) mayEnter() error {
 }
 
 // inside runs f in the process's network namespace. To go there takes rights, unless it is our own.
-func (p *Process) inside(f func() (net.Conn, error)) (net.Conn, error) {
+func inside[T any](p *Process, f func() (T, error)) (none T, _ error) {
+	if p.net == nil {
+		return none, unix.EACCES
+	}
 	own, err := netns.Current()
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	same, err := own.Same(p.net)
 	if err := errors.Join(err, own.Close()); err != nil {
-		return nil, err
+		return none, err
 	}
 	if same {
 		return f()
 	}
 	return netns.Do(p.net, f)
+}
+
+// metadataURL is where the process's SDKs ask the metadata service, if that is an address that can be nobody else's.
+func metadataURL(r *raw) (string, bool) {
+	base := "http://" + address.IMDS.Addr().String()
+	if strings.EqualFold(r.text["AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"], "IPv6") {
+		base = "http://[" + address.IMDS6.Addr().String() + "]"
+	}
+	if e := r.text["AWS_EC2_METADATA_SERVICE_ENDPOINT"]; e != "" {
+		base = strings.TrimRight(withoutUser(e), "/")
+	}
+	return literal(base, address.IMDS6.Addr())
+}
+
+// literal is a plain URL whose host is an address of the namespace itself or of the link, or the one that may be.
+func literal(s string, may netip.Addr) (string, bool) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" {
+		return "", false
+	}
+	if u.Hostname() == "localhost" {
+		u.Host = strings.Replace(u.Host, "localhost", "127.0.0.1", 1)
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	return u.String(), err == nil && (a.IsLoopback() || a.IsLinkLocalUnicast() || a == may)
 }
 
 // containerURL is what the container variables lead to, if it can be asked without a name server.
@@ -115,15 +159,10 @@ func containerURL(r *raw) (string, bool) {
 		return "http://" + address.ECS.Addr().String() + rel, strings.HasPrefix(rel, "/")
 	}
 	full := r.text["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
-	u, err := url.Parse(full)
-	if full == "" || err != nil || u.Scheme != "http" {
+	if full == "" {
 		return "", false
 	}
-	if u.Hostname() == "localhost" {
-		u.Host = strings.Replace(u.Host, "localhost", "127.0.0.1", 1)
-	}
-	a, err := netip.ParseAddr(u.Hostname())
-	return u.String(), err == nil && (a.IsLoopback() || a.IsLinkLocalUnicast() || a == address.PodIdentity6.Addr())
+	return literal(full, address.PodIdentity6.Addr())
 }
 
 // authorization is what the process would send.
@@ -146,7 +185,7 @@ func (p *Process) get(ctx context.Context, method, target string, header http.He
 	transport := &http.Transport{
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxBody, Proxy: nil, // never by a proxy: the namespace itself is asked
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			c, err := p.inside(func() (net.Conn, error) {
+			c, err := inside(p, func() (net.Conn, error) {
 				d := net.Dialer{Timeout: connectLimit}
 				d.SetMultipathTCP(false)
 				return d.DialContext(ctx, "tcp", addr) // addr is literal: nothing is resolved on another thread
@@ -196,6 +235,8 @@ func outcome(err error, connected bool) (diagnose.Outcome, string) {
 		return diagnose.Refused, "connection refused"
 	case errors.Is(err, unix.ENETUNREACH):
 		return diagnose.Unreachable, "there is no route"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return diagnose.Unreachable, "there is no address to ask it from"
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return diagnose.Unreachable, "the network says that nobody is there, or a firewall refuses it"
 	case timeout && connected:

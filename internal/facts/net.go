@@ -2,11 +2,14 @@ package facts
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +46,16 @@ func (p *Process) network(f *diagnose.Facts) {
 			n.Addresses = append(n.Addresses, a.String())
 		}
 	}
-	f.IMDS.Local = slices.Contains(n.OnLo, address.IMDS.Addr().String())
+	if b, err := readSome(p.path("net/ipv6_route")); err == nil {
+		var devices []string
+		devices, n.Routed6 = routed6(b)
+		for _, d := range devices {
+			if !slices.Contains(n.Devices, d) {
+				n.Devices = append(n.Devices, d)
+			}
+		}
+	}
+	n.IPv6 = p.hasIPv6()
 	for _, name := range []string{"net/tcp", "net/tcp6"} {
 		if b, err := readSome(p.path(name)); err == nil {
 			n.Port80 = n.Port80 || listens80(b)
@@ -87,6 +99,47 @@ func routed(b []byte) (devices []string, imds bool) {
 		imds = imds || binary.BigEndian.Uint32(target[:])&m == d
 	}
 	return devices, imds
+}
+
+// routed6 reads /proc/net/ipv6_route: the devices with a route, and whether one leads to IMDS.
+func routed6(b []byte) (devices []string, imds bool) {
+	const destination, length, flags, iface = 0, 1, 8, 9
+	for line := range bytes.Lines(b) {
+		w := strings.Fields(string(line))
+		if len(w) <= iface || w[iface] == "lo" {
+			continue
+		}
+		if !slices.Contains(devices, w[iface]) {
+			devices = append(devices, w[iface])
+		}
+		raw, err1 := hex.DecodeString(w[destination])
+		bits, err2 := strconv.ParseUint(w[length], 16, 8)
+		set, err3 := strconv.ParseUint(w[flags], 16, 64)
+		a, ok := netip.AddrFromSlice(raw)
+		if err := errors.Join(err1, err2, err3); err != nil || !ok || set&unix.RTF_REJECT != 0 {
+			continue
+		}
+		to := netip.PrefixFrom(a, int(bits)) //nolint:gosec // of 8 bits
+		imds = imds || to.IsValid() && to.Contains(address.IMDS6.Addr())
+	}
+	return devices, imds
+}
+
+// hasIPv6 asks inside the namespace, as the kernel shows these settings to nobody else. What counts is lo, where the
+// addresses of the endpoints are.
+func (p *Process) hasIPv6() string {
+	b, err := within(context.Background(), openLimit, func() ([]byte, error) {
+		return inside(p, func() ([]byte, error) { return readSome("/proc/sys/net/ipv6/conf/lo/disable_ipv6") })
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return "its kernel has no IPv6"
+	case err != nil:
+		return "" // it may not be seen
+	case strings.TrimSpace(string(b)) == "0":
+		return diagnose.IPv6On
+	}
+	return "net.ipv6.conf.lo.disable_ipv6 is " + clean(strings.TrimSpace(string(b)), maxShown)
 }
 
 // hex4 is an IPv4 address as /proc/net has it: hexadecimal, in the host's order of bytes.

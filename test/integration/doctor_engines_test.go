@@ -56,6 +56,7 @@ func TestDoctorByNameOnEveryEngine(t *testing.T) {
 func TestDoctorFindsNothingWrongWithTheHealthy(t *testing.T) {
 	for _, e := range slices.Concat(engines, others) {
 		onOther(t, e.name, func(t *testing.T, w *world) {
+			t.Parallel() // with the other engines
 			alone := w.live(t, ec2.Container{Network: ec2.NetworkNone, Options: confined, Env: session, Name: "healthy-alone"})
 			networks := []ec2.Network{ec2.NetworkNone, ec2.NetworkBridge, ec2.NetworkHost, ec2.Network("container:" + alone)}
 			if w.kind != engineroot.Containerd {
@@ -83,6 +84,39 @@ func TestDoctorFindsNothingWrongWithTheHealthy(t *testing.T) {
 			t.Logf("%s: %d networks with and without a role, nothing found; the slowest took %.2f s", w.docker.Name(), len(networks), worst)
 		})
 	}
+}
+
+// TestDoctorOverIPv6: where Docker 20.10 has switched it off, and where it is on, with a role and without.
+func TestDoctorOverIPv6(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		mode := append([]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6"}, regions...)
+		full := append([]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://[fd00:ec2::23]/v1/credentials"}, regions...)
+		off := w.version == "20.10."
+		for _, c := range []struct {
+			name, off, on string
+			c             ec2.Container
+		}{
+			{"role", "", "", ec2.Container{Network: ec2.NetworkNone, Role: "reader", Env: mode}},
+			{"metadata", "ipv6-off", "imds-unreachable", ec2.Container{Env: mode}},
+			{"full-uri", "ipv6-off", "container-endpoint-unreachable", ec2.Container{Network: ec2.NetworkNone, Env: full}},
+			{"switched-on", "container-endpoint-unreachable", "container-endpoint-unreachable", ec2.Container{
+				Network: ec2.NetworkNone, Env: full, Options: []string{"--sysctl=net.ipv6.conf.all.disable_ipv6=0"},
+			}},
+		} {
+			c.c.Name = "ipv6-" + c.name
+			want := c.on
+			if off {
+				want = c.off
+			}
+			d := w.diagnose(t, "--sdk=go-v2", w.live(t, c.c))
+			if d.codes() != want {
+				t.Errorf("%s: found %q, want %q: %+v", c.name, d.codes(), want, d)
+			}
+			if evidence := fmt.Sprintf("%+v", d.Findings); strings.HasPrefix(want, "ipv6-off") && !strings.Contains(evidence, "net.ipv6.conf.lo.disable_ipv6 is 1") {
+				t.Errorf("%s: the evidence is %s", c.name, evidence)
+			}
+		}
+	})
 }
 
 // askFailing runs taskrole in the instance and returns all that it printed.
