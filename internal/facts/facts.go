@@ -220,7 +220,7 @@ func (p *Process) Look(ctx context.Context) *diagnose.Facts {
 	}
 	raw := environment(p.env, f)
 	p.see(ctx, raw, f)
-	p.network(f)
+	p.network(ctx, f)
 	var found searched
 	var err error
 	var searching sync.WaitGroup

@@ -22,7 +22,7 @@ import (
 var served = []netip.Addr{address.ECS.Addr(), address.IMDS.Addr(), address.PodIdentity.Addr(), address.IMDS6.Addr(), address.PodIdentity6.Addr()}
 
 // network reads what the kernel says of the process's namespace, without going there.
-func (p *Process) network(f *diagnose.Facts) {
+func (p *Process) network(ctx context.Context, f *diagnose.Facts) {
 	routes, err := readSome(p.path("net/route"))
 	if err != nil {
 		p.blind("its routes", err)
@@ -55,7 +55,7 @@ func (p *Process) network(f *diagnose.Facts) {
 			}
 		}
 	}
-	n.IPv6 = p.hasIPv6()
+	n.IPv6 = p.hasIPv6(ctx)
 	for _, name := range []string{"net/tcp", "net/tcp6"} {
 		if b, err := readSome(p.path(name)); err == nil {
 			n.Port80 = n.Port80 || listens80(b)
@@ -119,7 +119,7 @@ func routed6(b []byte) (devices []string, imds bool) {
 		if err := errors.Join(err1, err2, err3); err != nil || !ok || set&unix.RTF_REJECT != 0 {
 			continue
 		}
-		to := netip.PrefixFrom(a, int(bits)) //nolint:gosec // of 8 bits
+		to := netip.PrefixFrom(a, int(bits))
 		imds = imds || to.IsValid() && to.Contains(address.IMDS6.Addr())
 	}
 	return devices, imds
@@ -127,8 +127,8 @@ func routed6(b []byte) (devices []string, imds bool) {
 
 // hasIPv6 asks inside the namespace, as the kernel shows these settings to nobody else. What counts is lo, where the
 // addresses of the endpoints are.
-func (p *Process) hasIPv6() string {
-	b, err := within(context.Background(), openLimit, func() ([]byte, error) {
+func (p *Process) hasIPv6(ctx context.Context) string {
+	b, err := within(ctx, openLimit, func() ([]byte, error) {
 		return inside(p, func() ([]byte, error) { return readSome("/proc/sys/net/ipv6/conf/lo/disable_ipv6") })
 	})
 	switch {
