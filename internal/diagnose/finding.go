@@ -158,19 +158,41 @@ func narrow(f *Facts, x *Finding) []SDK {
 	return kept
 }
 
-// explained takes out what is only the consequence of something that is named already.
+// explained takes out what is only the consequence of something that is named already. Of an error the SDKs remain that
+// the cause does not affect; what only works in another way than somebody thinks is not worth a second word.
 func explained(found []Finding) []Finding {
-	named := func(codes ...Code) bool {
-		return slices.ContainsFunc(found, func(f Finding) bool { return slices.Contains(codes, f.Code) })
-	}
-	return slices.DeleteFunc(slices.Clone(found), func(f Finding) bool {
-		for _, c := range causes[f.Code] {
-			if named(c) {
-				return true
+	kept := make([]Finding, 0, len(found))
+	for _, x := range found {
+		covers := func(g Finding) bool {
+			return slices.Contains(causes[x.Code], g.Code) || x.Code == "no-credentials" && g.Code != x.Code && (g.Severity == Error || g.Code == "imds-disabled-ambiguous")
+		}
+		left := x.affected()
+		for _, g := range found {
+			switch {
+			case !covers(g):
+			case x.Severity == Error || x.Severity == Note && x.Affects != nil:
+				left = slices.DeleteFunc(left, func(s SDK) bool { return slices.Contains(g.affected(), s) })
+			default:
+				left = nil
 			}
 		}
-		return f.Code == "no-credentials" && slices.ContainsFunc(found, func(g Finding) bool { return g.Severity == Error && g.Code != f.Code })
-	})
+		switch {
+		case len(left) == 0:
+			continue
+		case len(left) < len(x.affected()):
+			x.Affects = left
+		}
+		kept = append(kept, x)
+	}
+	return kept
+}
+
+// affected are the SDKs that a finding is about.
+func (f Finding) affected() []SDK {
+	if f.Affects == nil {
+		return SDKs()
+	}
+	return slices.Clone(f.Affects)
 }
 
 // causes are the findings that a finding is the consequence of.
@@ -188,7 +210,6 @@ var causes = map[Code][]Code{
 		"token-file-unreadable", "container-endpoint-unreachable", "container-endpoint-error", "credentials-incomplete",
 		"endpoint-foreign", "credentials-partial", "profile-missing", "web-identity-incomplete", "role-not-attached",
 	},
-	"imds-v1-fallback": {"imds-hop-limit"},
 	"imds-v2-required": {"imds-hop-limit"},
 	"host-role": {
 		"imds-v1-fallback", "credentials-partial", "profile-missing", "role-not-attached", "web-identity-incomplete", "uri-empty", "uri-malformed", "full-uri-refused", "token-file-newline",

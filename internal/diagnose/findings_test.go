@@ -80,7 +80,7 @@ func TestFindings(t *testing.T) {
 		"hop limit": {[]string{region, other}, func(f *diagnose.Facts) {
 			f.IMDS = diagnose.IMDS{Token: answer(diagnose.Silent, 0), V1: answer(diagnose.Answered, 401)}
 		}, []string{"imds-hop-limit"}},
-		"fallback": {[]string{region, other}, func(f *diagnose.Facts) { f.IMDS.Token = answer(diagnose.Silent, 0) }, []string{"imds-v1-fallback"}},
+		"fallback": {[]string{region, other}, func(f *diagnose.Facts) { f.IMDS.Token = answer(diagnose.Silent, 0) }, []string{"imds-hop-limit", "imds-v1-fallback"}},
 		"no token given": {[]string{region, other}, func(f *diagnose.Facts) {
 			f.IMDS = diagnose.IMDS{Token: answer(diagnose.Answered, 405), V1: answer(diagnose.Answered, 401)}
 		}, []string{"imds-v2-required"}},

@@ -44,7 +44,7 @@ func (f *Facts) partialProfile() *Finding {
 	return &Finding{
 		Severity: Error, What: fmt.Sprintf("profile %q has a key id and no secret", name), Affects: hit,
 		Evidence: []string{fmt.Sprintf("%s: profile %q has no aws_secret_access_key", path, name), "Python stops with PartialCredentialsError"},
-		Fix:      "write all three values into the profile, or take it out", Commands: append([]string{"$EDITOR " + path}, f.instead()...),
+		Fix:      "write all three values into the profile, or take it out", Commands: append(f.mounts(path), f.instead()...),
 	}
 }
 
@@ -54,26 +54,6 @@ func (f *Facts) lack(name string) string {
 		return "empty"
 	}
 	return "not set"
-}
-
-// instead is how to do without keys in the environment.
-func (f *Facts) instead() []string { return []string{f.run("--device taskrole/role=ROLE")} }
-
-// run is a command that makes the container anew, with an option more.
-func (f *Facts) run(option string) string {
-	program := "docker"
-	if f.Subject.Engine == "podman" {
-		program = f.Subject.Engine
-	}
-	return program + " run " + option + " " + f.image()
-}
-
-// image is the image's name in commands.
-func (f *Facts) image() string {
-	if f.Subject.Image == "" {
-		return "IMAGE"
-	}
-	return f.Subject.Image
 }
 
 // pair says whether both usual key variables are set, that is, whether the environment wins for most.
@@ -93,7 +73,7 @@ func sessionMissing(f *Facts) *Finding {
 			"S3 says InvalidAccessKeyId, STS InvalidClientTokenId, DynamoDB UnrecognizedClientException, EC2 AuthFailure",
 		},
 		Fix:      "give all three values, or better none: they end with the session, while a task role renews itself",
-		Commands: append([]string{"docker run -e AWS_ACCESS_KEY_ID -e AWS_SECRET_ACCESS_KEY -e AWS_SESSION_TOKEN IMAGE"}, f.instead()...),
+		Commands: append([]string{f.cli() + " run -e AWS_ACCESS_KEY_ID -e AWS_SECRET_ACCESS_KEY -e AWS_SESSION_TOKEN " + f.image()}, f.instead()...),
 	}
 }
 
@@ -112,7 +92,7 @@ func (f *Facts) bareProfile() *Finding {
 			}
 			x.What = "the temporary key " + p.Masked + " in a file is without its session token, and every call with it fails"
 			x.Evidence = []string{fmt.Sprintf("%s: profile %q has no aws_session_token", file.Path, c.Detail), "S3 says InvalidAccessKeyId, STS InvalidClientTokenId, DynamoDB UnrecognizedClientException, EC2 AuthFailure"}
-			x.Fix, x.Commands = "write all three values into the profile, or better none", append([]string{"$EDITOR " + file.Path}, f.instead()...)
+			x.Fix, x.Commands = "write all three values into the profile, or better none", append(f.mounts(file.Path), f.instead()...)
 			return true
 		}
 		return false
@@ -131,7 +111,7 @@ func sessionUnexpected(f *Facts) *Finding {
 		Severity: Error, What: "the long-lived key " + f.Env[envKey].Masked + " is sent with a session token that belongs to another key",
 		Evidence: []string{"environment: AWS_ACCESS_KEY_ID begins with AKIA, and a session token is set", "S3 says InvalidToken, STS InvalidClientTokenId"},
 		Fix:      "unset the token, and better the keys too",
-		Commands: append([]string{"unset AWS_SESSION_TOKEN AWS_SECURITY_TOKEN"}, f.instead()...),
+		Commands: append(f.unset(envSession, envSecurity), f.instead()...),
 	}
 }
 
@@ -146,7 +126,7 @@ func sessionStale(f *Facts) *Finding {
 		return &Finding{
 			Severity: Error, What: "AWS_SECURITY_TOKEN and AWS_SESSION_TOKEN differ, and Python uses the old one",
 			Evidence: []string{"environment: both are set, with different values; botocore reads AWS_SECURITY_TOKEN first"},
-			Affects:  python, Fix: "unset AWS_SECURITY_TOKEN, which nothing needs", Commands: []string{"unset AWS_SECURITY_TOKEN"},
+			Affects:  python, Fix: "unset AWS_SECURITY_TOKEN, which nothing needs", Commands: f.unset(envSecurity),
 		}
 	case !f.has(envSession) && f.Env[envKey].Kind == Temporary:
 		return &Finding{
@@ -210,7 +190,7 @@ func profileMissing(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: fmt.Sprintf("%s=%s names a profile that is in no file", variable, name),
 		Evidence: []string{f.Credentials.about(), f.Config.about()},
-		Affects:  hit, Fix: "unset the variable, or mount the file that has the profile", Commands: []string{"unset " + variable},
+		Affects:  hit, Fix: "unset the variable, or mount the file that has the profile", Commands: f.unset(variable),
 	}
 }
 
@@ -234,7 +214,7 @@ func identityIncomplete(f *Facts) *Finding {
 	if !f.has(envIdentity) || f.pair() {
 		return nil
 	}
-	x := &Finding{Severity: Error, Fix: "set both variables and mount the token, or unset both", Commands: []string{"unset AWS_WEB_IDENTITY_TOKEN_FILE AWS_ROLE_ARN"}}
+	x := &Finding{Severity: Error, Fix: "set both variables and mount the token, or unset both", Commands: f.unset(envIdentity, envRoleARN)}
 	switch {
 	case !f.has(envRoleARN):
 		x.What = "AWS_WEB_IDENTITY_TOKEN_FILE is set without AWS_ROLE_ARN"
@@ -255,7 +235,7 @@ func uriEmpty(f *Facts) *Finding {
 			return &Finding{
 				Severity: Error, What: v + " is set but empty, which Python and Rust do not take for unset",
 				Evidence: []string{"environment: " + v + "= (0 characters)"}, Affects: []SDK{Botocore, CLIv2, Rust},
-				Fix: "unset it: an empty value is not the same", Commands: []string{"unset " + v},
+				Fix: "unset it: an empty value is not the same", Commands: f.unset(v),
 			}
 		}
 	}
@@ -270,7 +250,7 @@ func uriMalformed(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI does not begin with a slash",
 		Evidence: []string{"environment: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + v + ", so the host becomes 169.254.170.2" + v},
-		Fix:      "begin it with /", Commands: []string{"export AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/" + v},
+		Fix:      "begin it with /", Commands: []string{"export AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + quote("/"+v)},
 	}
 }
 
@@ -304,7 +284,7 @@ func tokenNewline(f *Facts) *Finding {
 		Severity: Error, What: "the authorization token's file ends in a line break, which becomes part of the token",
 		Evidence: []string{f.TokenFile.Path + " holds a line break"},
 		Affects:  which(f, func(l look) bool { return l.sdk != Ruby && l.sdk != JavaV1 }),
-		Fix:      "write it without one", Commands: []string{"printf %s \"$TOKEN\" > " + f.TokenFile.Path},
+		Fix:      "write it without one, where it is mounted from", Commands: append(f.mounts(f.TokenFile.Path), `printf %s "$TOKEN" > FILE`),
 	}
 }
 
@@ -316,7 +296,7 @@ func tokenUnreadable(f *Facts) *Finding {
 	x := &Finding{
 		Severity: Error, What: fmt.Sprintf("the authorization token cannot be read by user %d", f.Subject.UID),
 		Evidence: []string{f.TokenFile.trouble()}, Fix: "mount the file so that this user may read it",
-		Commands: []string{"ls -ln " + f.TokenFile.Path},
+		Commands: f.mounts(f.TokenFile.Path),
 	}
 	if s == Read {
 		x.What, x.Evidence = "the authorization token's file is empty", []string{f.TokenFile.Path + " has no content"}
@@ -366,7 +346,7 @@ func modeInvalid(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE must be IPv4 or IPv6, in these letters",
 		Evidence: []string{"environment: AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=" + v, "JavaScript: Unsupported endpoint mode: " + v + ". Select from IPv4,IPv6"},
-		Affects:  hit, Fix: "write it as IPv4 or IPv6, or unset it", Commands: []string{"unset AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"},
+		Affects:  hit, Fix: "write it as IPv4 or IPv6, or unset it", Commands: f.unset(envMode),
 	}
 }
 

@@ -64,7 +64,7 @@ func containerUnreachable(f *Facts) *Finding {
 		Evidence: []string{a.says(), "variable: " + f.uriFor(traits{})},
 		Affects:  which(f, func(l look) bool { return reaches(f, l.sdk, inContain.name) }),
 		Fix:      "unset the variable where nothing serves it, or give the container a role",
-		Commands: append([]string{"unset AWS_CONTAINER_CREDENTIALS_RELATIVE_URI AWS_CONTAINER_CREDENTIALS_FULL_URI"}, f.instead()...),
+		Commands: append(f.unset(envRelative, envFull), f.instead()...),
 	}
 }
 
@@ -77,7 +77,7 @@ func containerError(f *Facts) *Finding {
 		Severity: Error, What: fmt.Sprintf("the container endpoint refuses with %d", a.Status),
 		Evidence: []string{a.says()}, Affects: which(f, func(l look) bool { return reaches(f, l.sdk, inContain.name) }),
 		Fix:      "its message says why; JavaScript's SDKs hide it",
-		Commands: []string{"taskrole doctor --json --pid " + fmt.Sprint(f.Subject.PID)},
+		Commands: []string{fmt.Sprintf("nsenter -t %s -n curl -sS -i %s", f.pid(), quote(a.URL))},
 	}
 }
 
@@ -114,7 +114,7 @@ func imdsDisabled(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: "AWS_EC2_METADATA_DISABLED=" + v + " switches off the only source that is left",
 		Evidence: []string{"environment: AWS_EC2_METADATA_DISABLED=" + v, "no other step of the chain has credentials"},
-		Affects:  hit, Fix: "unset it, or give the container a role", Commands: append([]string{"unset AWS_EC2_METADATA_DISABLED"}, f.instead()...),
+		Affects:  hit, Fix: "unset it, or give the container a role", Commands: append(f.unset(envDisabled), f.instead()...),
 	}
 }
 
@@ -139,10 +139,17 @@ func disabledAmbiguous(f *Facts) *Finding {
 	if len(yes) > 0 {
 		effect = "it disables the metadata service only for " + list(yes)
 	}
+	severity, affected := Warning, yes
+	if len(yes) == 0 {
+		affected = nil // nobody does what the variable says
+	}
+	if len(f.SDKs) > 0 && slices.ContainsFunc(yes, func(s SDK) bool { return ChainOf(f, s).Source == FromNowhere }) {
+		severity = Error // it is what keeps one that is there from its credentials
+	}
 	return &Finding{
-		Severity: Warning, What: "AWS_EC2_METADATA_DISABLED=" + v + " is not understood by all: " + effect,
-		Evidence: []string{"environment: AWS_EC2_METADATA_DISABLED=" + v, "not disabled for: " + list(no)},
-		Fix:      "write true, or unset it", Commands: []string{"export AWS_EC2_METADATA_DISABLED=true"},
+		Severity: severity, What: "AWS_EC2_METADATA_DISABLED=" + v + " is not understood by all: " + effect,
+		Evidence: []string{"environment: AWS_EC2_METADATA_DISABLED=" + v, "not disabled for: " + list(no)}, Affects: affected,
+		Fix: "write true, or unset it", Commands: append(f.unset(envDisabled), "export AWS_EC2_METADATA_DISABLED=true"),
 	}
 }
 
@@ -181,8 +188,8 @@ var hopCommands = []string{
 }
 
 func hopLimit(f *Facts) *Finding {
-	hit := needsIMDS(f)
-	if !f.cutAnswers() || f.IMDS.V1.OK() || len(hit) == 0 {
+	hit := leftAtIMDS(f) // where version 1 is allowed, those that do not speak it
+	if !f.cutAnswers() || len(hit) == 0 {
 		return nil
 	}
 	return &Finding{
@@ -301,16 +308,17 @@ func imdsUnreachable(f *Facts) *Finding {
 	return x
 }
 
+// noCredentials is for SDKs that nothing else speaks of.
 func noCredentials(f *Facts) *Finding {
-	chains := Chains(f)
-	if f.Subject.Planned || f.Subject.NotRunning || slices.ContainsFunc(chains, func(c Chain) bool { return c.Source != FromNowhere }) || f.IMDS.Token.Outcome == NotAsked {
+	hit := which(f, func(l look) bool { return ChainOf(f, l.sdk).Source == FromNowhere })
+	if f.Subject.Planned || f.Subject.NotRunning || len(hit) == 0 || f.IMDS.Token.Outcome == NotAsked {
 		return nil
 	}
 	x := &Finding{
-		Severity: Error, What: "no SDK finds credentials in this process",
+		Severity: Error, What: "no credentials are found in this process", Affects: hit,
 		Fix: "give the container a role", Commands: f.instead(),
 	}
-	for _, s := range chains[0].Steps {
+	for _, s := range ChainOf(f, hit[0]).Steps {
 		x.Evidence = append(x.Evidence, s.Name+": "+s.Why)
 	}
 	return x

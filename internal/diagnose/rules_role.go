@@ -67,7 +67,7 @@ func configInvalid(f *Facts) *Finding {
 	}
 	return &Finding{
 		Severity: Error, What: "the configuration cannot be used", Evidence: strings.Split(f.Host.ConfigError, "\n"),
-		Fix: "correct it", Commands: []string{"taskrole config check " + f.Host.ConfigPath},
+		Fix: "correct it", Commands: []string{"taskrole config check " + quote(f.Host.ConfigPath)},
 	}
 }
 
@@ -126,14 +126,6 @@ func portConflict(f *Facts) *Finding {
 	return x
 }
 
-// pid is the process's number in commands.
-func (f *Facts) pid() string {
-	if f.Subject.PID == 0 {
-		return "PID"
-	}
-	return fmt.Sprint(f.Subject.PID)
-}
-
 func roleNotAttached(f *Facts) *Finding {
 	if f.Role.Asked != AgentUp && !f.Subject.Planned || f.Role.Name != "" || f.Role.Wanted == "" || f.Subject.NotRunning || f.Role.Denied {
 		return nil
@@ -142,7 +134,7 @@ func roleNotAttached(f *Facts) *Finding {
 		Severity: Error, What: "the container asks for the role " + f.Role.Wanted + " and does not have it",
 		Evidence: []string{f.absence()},
 		Fix:      "make the container again: a role comes with the device or the runtime, not with the variable alone",
-		Commands: []string{"docker run --device taskrole/role=" + f.Role.Wanted + " IMAGE", "docker run --runtime taskrole -e TASKROLE=" + f.Role.Wanted + " IMAGE"},
+		Commands: []string{f.cli() + " run --device " + quote("taskrole/role="+f.Role.Wanted) + " " + f.image(), f.cli() + " run --runtime taskrole -e " + quote("TASKROLE="+f.Role.Wanted) + " " + f.image()},
 	}
 	switch {
 	case f.Role.Problem != "":
@@ -170,7 +162,7 @@ func addressesMissing(f *Facts) *Finding {
 	}
 	x := &Finding{
 		Severity: Error, What: "the agent counts the container as served, and its endpoint is not in the namespace",
-		Fix: "restart the container; if it happens again, look at who removes addresses in it", Commands: []string{"docker restart " + f.Subject.Container},
+		Fix: "restart the container; if it happens again, look at who removes addresses in it", Commands: []string{f.cli() + " restart " + f.name(), "taskrole ps"},
 	}
 	for _, a := range f.Role.Missing {
 		x.Evidence = append(x.Evidence, a+" is not on a device of the namespace")
@@ -216,6 +208,8 @@ func (f *Facts) roleHere() string {
 		return "taskrole serves the role " + f.Role.Name
 	case f.Container.OK() && f.Container.Doc.complete():
 		return f.Container.URL + " serves " + f.Container.Doc.RoleARN
+	case f.Role.Wanted != "" && len(f.Net.OnLo) > 0: // the agent is away and cannot say so
+		return "the container asks for the role " + f.Role.Wanted + ", and its addresses are here"
 	}
 	return ""
 }
@@ -228,7 +222,7 @@ func keysShadow(f *Facts) *Finding {
 	return &Finding{
 		Severity: Warning, What: "keys in the environment win over the container's role",
 		Evidence: []string{"environment: AWS_ACCESS_KEY_ID is " + f.Env[envKey].Masked, f.roleHere()}, Affects: hit,
-		Fix: "take the keys out of the container's environment", Commands: []string{"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"},
+		Fix: "take the keys out of the container's environment", Commands: f.unset(envKey, envSecret, envSession),
 	}
 }
 
@@ -243,7 +237,7 @@ func fileShadows(f *Facts) *Finding {
 	x := &Finding{
 		Severity: Warning, What: "a file with credentials wins over the container's role",
 		Evidence: []string{f.roleHere()}, Affects: hit, Fix: "take the file out of the image or the mount",
-		Commands: []string{"rm " + f.Credentials.Path},
+		Commands: f.mounts(f.Credentials.Path),
 	}
 	for _, s := range ChainOf(f, hit[0]).Steps {
 		if s.Verdict == Wins {
@@ -260,7 +254,7 @@ func bothURIs(f *Facts) *Finding {
 	return &Finding{
 		Severity: Warning, What: "both URI variables are set: Go v1 uses the full one, all others the relative one",
 		Evidence: []string{"environment: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + f.text(envRelative), "environment: AWS_CONTAINER_CREDENTIALS_FULL_URI=" + f.text(envFull)},
-		Fix:      "set exactly one", Commands: []string{"unset AWS_CONTAINER_CREDENTIALS_FULL_URI"},
+		Fix:      "set exactly one", Commands: f.unset(envFull),
 	}
 }
 
@@ -299,7 +293,7 @@ func imageLongLived(f *Facts) *Finding {
 	x := &Finding{
 		Severity: Warning, What: "the image's history holds the long-lived key of an IAM user, for everybody who can pull it",
 		Fix:      "delete the key in IAM, and build the image without it: deleting it in a later layer hides nothing",
-		Commands: []string{"docker history --no-trunc " + image, "aws iam update-access-key --access-key-id KEY --status Inactive"},
+		Commands: []string{f.cli() + " history --no-trunc " + image, "aws iam update-access-key --access-key-id KEY --status Inactive"},
 	}
 	for _, k := range f.ImageKeys {
 		if k.Kind == LongLived {
@@ -322,7 +316,7 @@ func regionMissing(f *Facts) *Finding {
 	return &Finding{
 		Severity: Warning, What: "there are credentials and no region for " + list(hit),
 		Evidence: []string{"environment: AWS_REGION is " + f.shown("AWS_REGION") + ", AWS_DEFAULT_REGION is " + f.shown("AWS_DEFAULT_REGION"), hit[0].Title() + ": " + specs[hit[0]].noRegion},
-		Affects:  hit, Fix: "set both variables: no SDK reads the same one as all others", Commands: []string{"docker run -e AWS_REGION=REGION -e AWS_DEFAULT_REGION=REGION IMAGE"},
+		Affects:  hit, Fix: "set both variables: no SDK reads the same one as all others", Commands: []string{f.cli() + " run -e AWS_REGION=REGION -e AWS_DEFAULT_REGION=REGION " + f.image()},
 	}
 }
 

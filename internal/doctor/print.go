@@ -26,7 +26,7 @@ func write(out io.Writer, r *Report, asJSON bool) error {
 	for _, g := range groups(r) {
 		chain(&b, g)
 	}
-	advice(&b, r.Findings)
+	advice(&b, r.Findings, len(r.Chains))
 	for _, u := range r.Unseen {
 		fmt.Fprintf(&b, "➖ not seen: %s\n", u)
 	}
@@ -141,7 +141,7 @@ func chain(b *strings.Builder, g group) {
 // sign is a severity as people see it.
 var sign = map[diagnose.Severity]string{diagnose.Error: "❌", diagnose.Warning: "⚠️ ", diagnose.Note: "ℹ️ "}
 
-func advice(b *strings.Builder, found []diagnose.Finding) {
+func advice(b *strings.Builder, found []diagnose.Finding, sdks int) {
 	if len(found) == 0 {
 		b.WriteString("✅ nothing is wrong\n")
 		return
@@ -149,11 +149,23 @@ func advice(b *strings.Builder, found []diagnose.Finding) {
 	b.WriteString("What to do\n")
 	for i, f := range found {
 		fmt.Fprintf(b, "%d. %s %s [%s]\n", i+1, sign[f.Severity], f.What, f.Code)
+		if len(f.Affects) > 0 && len(f.Affects) < sdks {
+			fmt.Fprintf(b, "     only: %s\n", titles(f.Affects))
+		}
 		for _, e := range f.Evidence {
 			fmt.Fprintf(b, "     seen: %s\n", e)
 		}
 		b.WriteString(advise(f, "     "))
 	}
+}
+
+// titles are the names of SDKs in full.
+func titles(sdks []diagnose.SDK) string {
+	names := make([]string, 0, len(sdks))
+	for _, s := range sdks {
+		names = append(names, s.Title())
+	}
+	return strings.Join(names, " · ")
 }
 
 // advise is what to do about a finding, each line after an indent.

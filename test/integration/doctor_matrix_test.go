@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -141,12 +142,24 @@ func TestDoctorNamesTheInjectedCause(t *testing.T) {
 		w.compare(t, w.try(t, &all, conditions()))
 	})
 	w := worlds["docker-28.5"]
-	for name, group := range map[string]func(*testing.T, *world, *confusion){"sts": w.stsReasons, "identity": w.identityReasons, "kernel": w.oldKernels, "host": w.hosts, "plan": w.plans} {
+	for name, group := range map[string]func(*testing.T, *world, *confusion){"sts": w.stsReasons, "identity": w.identityReasons, "kernel": w.oldKernels, "host": w.hosts, "plan": w.plans, "pairs": w.twoCauses} {
 		t.Run(name, func(t *testing.T) { group(t, use(t, w), &all) })
+	}
+	rows := all.injected()
+	for _, code := range diagnose.Codes() {
+		if !slices.Contains(rows, string(code)) && complete(t) {
+			t.Errorf("%s was never injected", code)
+		}
 	}
 	if n := all.offDiagonal(); n > 0 {
 		t.Errorf("%d reports are off the diagonal", n)
 	}
+}
+
+// complete says that no -run leaves parts of the test out.
+func complete(t *testing.T) bool {
+	t.Helper()
+	return !strings.Contains(flag.Lookup("test.run").Value.String(), "/")
 }
 
 // try makes conditions one after the other, and returns by container whether Go v2 is said to have credentials.

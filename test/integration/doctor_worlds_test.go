@@ -49,7 +49,7 @@ func metadata() []injected {
 		{name: "host's role", want: "host-role", c: with(), source: "instance metadata"},
 		{name: "host's role, host network", want: "host-role", once: true, c: ec2.Container{Network: ec2.NetworkHost}, source: "instance metadata"},
 		{name: "hop limit", want: "imds-hop-limit", once: true, c: with(), during: hops(true)},
-		{name: "hop limit, IMDSv1", want: "imds-v1-fallback", once: true, c: with(), during: hops(false), source: "instance metadata"},
+		{name: "hop limit, IMDSv1", want: "imds-hop-limit imds-v1-fallback", once: true, c: with(), during: hops(false), source: "instance metadata"},
 		{name: "token refused", want: "imds-v2-required", once: true, c: none, serve: fakeIMDS(405, 401, 0)},
 		{name: "token's request is wrong", want: "no-credentials", once: true, c: none, serve: fakeIMDS(400, 200, 0), evidence: "a 400 ends it"},
 		{name: "clock", want: "clock-skew host-role", once: true, c: with(), during: skewed, evidence: "behind the metadata service's"},
@@ -131,6 +131,39 @@ func roles() []injected {
 func skewed(_ *testing.T, w *world, _ string) func() {
 	w.ahead.Store(int64(20 * time.Minute))
 	return func() { w.ahead.Store(0) }
+}
+
+// pairs are two causes at once: the deeper one is named first, and nothing that is not so.
+func pairs() []injected {
+	hops := func(t *testing.T, w *world, _ string) func() {
+		w.cloud.SetTokensRequired(true)
+		check(t, w.cloud.SetHopLimit(1))
+		return func() { w.cloud.SetTokensRequired(false); check(t, w.cloud.SetHopLimit(2)) }
+	}
+	dead := func(t *testing.T, w *world, _ string) func() {
+		check(t, w.stopAgent(os.Kill))
+		return func() { check(t, w.startAgent(t.Context())) }
+	}
+	return []injected{
+		// The keys win in every SDK: the hop limit matters to nobody, and saying so would be noise.
+		{name: "token forgotten and hop limit", want: "session-token-missing", c: with(session[:2]...), during: hops},
+		{name: "half a key and hop limit", want: "credentials-partial imds-hop-limit", c: with(session[:1]...), during: hops},
+		{name: "proxy and no such profile", want: "profile-missing proxy-takes-metadata", c: with("HTTP_PROXY=http://10.99.0.1:3128", "AWS_PROFILE=nope")},
+		{name: "agent dead, keys all the same", want: "agent-down keys-shadow-role", c: ec2.Container{Role: "reader", Env: session}, during: dead},
+		{name: "no network and no such profile", want: "profile-missing imds-unreachable", c: ec2.Container{Network: ec2.NetworkNone, Env: []string{"AWS_PROFILE=nope"}}},
+		{name: "no network and no region", want: "imds-unreachable", plain: true, c: ec2.Container{Network: ec2.NetworkNone}},
+		{name: "long-lived keys over the role", want: "keys-shadow-role keys-long-lived", c: ec2.Container{Role: "reader", Env: []string{"AWS_ACCESS_KEY_ID=" + theAKIA, session[1]}}},
+		{name: "IMDS disabled and throttled", want: "imds-disabled", c: with("AWS_EC2_METADATA_DISABLED=true"), during: func(t *testing.T, w *world, _ string) func() {
+			check(t, w.cloud.SetFault(cloud.Fault{Service: "imds", Kind: cloud.Throttle}))
+			return func() { w.cloud.ClearFaults("imds") }
+		}},
+	}
+}
+
+func (w *world) twoCauses(t *testing.T, _ *world, all *confusion) {
+	t.Helper()
+	w.prepare(t)
+	w.try(t, all, pairs())
 }
 
 func (w *world) identityReasons(t *testing.T, _ *world, all *confusion) {
