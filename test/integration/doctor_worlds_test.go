@@ -48,6 +48,10 @@ func metadata() []injected {
 		},
 		{name: "host's role", want: "host-role", c: with(), source: "instance metadata"},
 		{name: "host's role, host network", want: "host-role", once: true, c: ec2.Container{Network: ec2.NetworkHost}, source: "instance metadata"},
+		{
+			name: "IPv6 switched off", want: "ipv6-off", once: true, evidence: "disable_ipv6 is 1",
+			c: ec2.Container{Env: []string{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6"}, Options: []string{"--sysctl=net.ipv6.conf.all.disable_ipv6=1"}},
+		},
 		{name: "hop limit", want: "imds-hop-limit", once: true, c: with(), during: hops(true)},
 		{name: "hop limit, IMDSv1", want: "imds-hop-limit imds-v1-fallback", once: true, c: with(), during: hops(false), source: "instance metadata"},
 		{name: "token refused", want: "imds-v2-required", once: true, c: none, serve: fakeIMDS(405, 401, 0)},
