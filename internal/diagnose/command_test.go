@@ -16,9 +16,13 @@ func TestCommandsHoldNothingOfTheContainersToRun(t *testing.T) {
 	const evil = `x'; touch /pwned #`
 	seen := 0
 	for _, env := range [][]string{
-		{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + evil}, {"TASKROLE=" + evil}, {"AWS_PROFILE=" + evil},
+		{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + evil},
+		{"TASKROLE=" + evil},
+		{"AWS_PROFILE=" + evil},
 		{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1/c", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=/t"},
-		{"AWS_ACCESS_KEY_ID=" + akia, "AWS_SECRET_ACCESS_KEY=" + secret}, {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/x"}, {"AWS_EC2_METADATA_DISABLED=" + evil},
+		{"AWS_ACCESS_KEY_ID=" + akia, "AWS_SECRET_ACCESS_KEY=" + secret},
+		{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/x"},
+		{"AWS_EC2_METADATA_DISABLED=" + evil},
 	} {
 		f := with(append(env, "TASKROLE="+evil)...)
 		f.Subject.Container, f.Subject.Image, f.Role.Wanted, f.Role.Asked = evil, "-"+evil, evil, diagnose.AgentUp

@@ -28,7 +28,8 @@ var someVariables = [][]string{
 	{"AWS_EC2_METADATA_DISABLED=true", "AWS_EC2_METADATA_DISABLED=1", "AWS_EC2_METADATA_DISABLED=false"},
 	{"HTTP_PROXY=http://10.0.0.1:3128"},
 	{"NO_PROXY=169.254.170.2"},
-	{"AWS_REGION=us-east-1"}, {"AWS_DEFAULT_REGION=us-east-1"},
+	{"AWS_REGION=us-east-1"},
+	{"AWS_DEFAULT_REGION=us-east-1"},
 }
 
 // pick is one of several, or, now and then, none.
@@ -52,8 +53,11 @@ func anyFacts(r *rand.Rand) *diagnose.Facts {
 	profiles := map[string]diagnose.Profile{}
 	for _, name := range []string{"default", "p"} {
 		if p, ok := pick(r, 0.2, []diagnose.Profile{
-			{Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true, Token: true}, {Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true},
-			{Kind: diagnose.LongLived, Masked: "AKIA…1234", Secret: true}, {Kind: diagnose.LongLived, Masked: "AKIA…1234"}, {Region: "us-east-1"},
+			{Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true, Token: true},
+			{Kind: diagnose.Temporary, Masked: "ASIA…1234", Secret: true},
+			{Kind: diagnose.LongLived, Masked: "AKIA…1234", Secret: true},
+			{Kind: diagnose.LongLived, Masked: "AKIA…1234"},
+			{Region: "us-east-1"},
 		}); ok {
 			profiles[name] = p
 		}
@@ -92,11 +96,17 @@ func anyEndpoints(r *rand.Rand, f *diagnose.Facts) {
 	}
 	listed := answer(diagnose.Answered, 200)
 	i, _ := pick(r, 1, []diagnose.IMDS{
-		imds(), {Token: answer(diagnose.Silent, 0), V1: listed, Role: "host"}, {Token: answer(diagnose.Silent, 0), V1: answer(diagnose.Answered, 401)},
-		{Token: answer(diagnose.Unreachable, 0), V1: answer(diagnose.Unreachable, 0)}, {Token: answer(diagnose.Dropped, 0), V1: answer(diagnose.Dropped, 0)},
-		{Token: answer(diagnose.Answered, 403), V1: answer(diagnose.Answered, 403)}, {Token: listed, V1: answer(diagnose.Answered, 404), V2: answer(diagnose.Answered, 404)},
-		{Token: answer(diagnose.Answered, 429), V1: answer(diagnose.Answered, 429)}, {Token: answer(diagnose.Answered, 405), V1: answer(diagnose.Answered, 401)},
-		{Token: answer(diagnose.Answered, 400), V1: listed, Role: "host"}, {Token: answer(diagnose.Answered, 500), V1: answer(diagnose.Answered, 500)},
+		imds(),
+		{Token: answer(diagnose.Silent, 0), V1: listed, Role: "host"},
+		{Token: answer(diagnose.Silent, 0), V1: answer(diagnose.Answered, 401)},
+		{Token: answer(diagnose.Unreachable, 0), V1: answer(diagnose.Unreachable, 0)},
+		{Token: answer(diagnose.Dropped, 0), V1: answer(diagnose.Dropped, 0)},
+		{Token: answer(diagnose.Answered, 403), V1: answer(diagnose.Answered, 403)},
+		{Token: listed, V1: answer(diagnose.Answered, 404), V2: answer(diagnose.Answered, 404)},
+		{Token: answer(diagnose.Answered, 429), V1: answer(diagnose.Answered, 429)},
+		{Token: answer(diagnose.Answered, 405), V1: answer(diagnose.Answered, 401)},
+		{Token: answer(diagnose.Answered, 400), V1: listed, Role: "host"},
+		{Token: answer(diagnose.Answered, 500), V1: answer(diagnose.Answered, 500)},
 		{Token: answer(diagnose.Broken, 0), V1: answer(diagnose.Broken, 0)},
 	})
 	f.IMDS = i
