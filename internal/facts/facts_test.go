@@ -73,10 +73,11 @@ func opened(t *testing.T, ns *netns.NS, root string, uid uint32, env ...string) 
 
 // What makes this program another process of a test: one that waits, or one that looks at a process.
 const (
-	waiting = "TASKROLE_TEST_WAIT"
-	looking = "TASKROLE_TEST_LOOK"
-	reusing = "TASKROLE_TEST_REUSE"
-	holding = "TASKROLE_TEST_HOLD"
+	waiting  = "TASKROLE_TEST_WAIT"
+	looking  = "TASKROLE_TEST_LOOK"
+	reusing  = "TASKROLE_TEST_REUSE"
+	starting = "TASKROLE_TEST_START"
+	holding  = "TASKROLE_TEST_HOLD"
 )
 
 func TestMain(m *testing.M) {
@@ -112,6 +113,24 @@ func look(who string) {
 	fmt.Println(string(b), err)
 }
 
+// start starts a program that waits as well, and ends with us.
+func start(program, how string) error {
+	cmd := exec.Command(program, "x.js")
+	cmd.Env = []string{waiting + "=" + how}
+	if _, err := cmd.StdinPipe(); err != nil {
+		return err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_, err = stdout.Read(make([]byte, 1))
+	return err
+}
+
 // wait is what the process does: it takes its root and its user, and waits until the test ends.
 func wait(how string) error {
 	var uid int
@@ -121,6 +140,11 @@ func wait(how string) error {
 	}
 	if how := os.Getenv(holding); how != "" {
 		if err := hold(how); err != nil {
+			return err
+		}
+	}
+	if child := os.Getenv(starting); child != "" {
+		if err := start(child, how); err != nil {
 			return err
 		}
 	}

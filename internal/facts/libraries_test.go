@@ -143,6 +143,19 @@ func TestSDKsAreFoundInTheFiles(t *testing.T) {
 	}
 }
 
+// TestTheApplicationBehindAShellIsSearched, and what else lies about is not what it uses.
+func TestTheApplicationBehindAShellIsSearched(t *testing.T) {
+	root := tree(t, map[string]string{
+		"usr/lib/python3/dist-packages/botocore-1.29.27.egg-info": "", "app/node_modules/aws-sdk/package.json": `{"name": "aws-sdk", "version": "2.1.0"}`,
+	})
+	copyProgram(t, filepath.Join(root, "usr/bin/node"))
+	f := running(t, root, "bin/sh", []string{"-c", "node x.js"}, starting+"="+filepath.Join(root, "usr/bin/node"))
+	want := []diagnose.Library{{SDK: diagnose.JSv2, Version: "2.1.0", Path: "/app/node_modules/aws-sdk"}}
+	if diff := cmp.Diff(want, f.Libraries); diff != "" || !cmp.Equal(f.SDKs, []diagnose.SDK{diagnose.JSv2}) {
+		t.Errorf("%v\n%s", f.SDKs, diff)
+	}
+}
+
 // TestSDKsThatAProgramCanHave where none is found: of its language, or any.
 func TestSDKsThatAProgramCanHave(t *testing.T) {
 	for exe, want := range map[string][]diagnose.SDK{

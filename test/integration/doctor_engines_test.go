@@ -3,11 +3,16 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"taskrole/lab/ec2"
@@ -173,4 +178,91 @@ func TestAuditKnowsEveryEngine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDoctorWithoutAgentAndEngine: neither answers, and the monitor or the cgroup knows the container.
+func TestDoctorWithoutAgentAndEngine(t *testing.T) {
+	for _, e := range []string{"docker-28.5", "podman-5.8"} {
+		onOther(t, e, func(t *testing.T, w *world) {
+			id := w.live(t, ec2.Container{Network: ec2.NetworkNone, Name: "alone", Env: slices.Concat(session[:2], regions)})
+			config := filepath.Join(t.TempDir(), "config.yaml")
+			text := strings.NewReplacer(w.socket(), "/nowhere/agent.sock", w.docker.Host(), "none").Replace(w.config())
+			if w.kind == engineroot.Docker { // what needs Docker's word
+				text = strings.NewReplacer(`{name: "keeper-*"}`, "{any: true}", "    task_metadata: true\n", "").Replace(text)
+			}
+			check(t, os.WriteFile(config, []byte(text), 0o600))
+			names := []string{id, string(w.kind) + ":" + id[:12], "oci:" + id, fmt.Sprintf("--pid=%d", w.pid(t, id))}
+			if w.kind == engineroot.Podman {
+				names = append(names, "alone")
+			}
+			for _, name := range names {
+				out, exit := w.askDoctor(t, "doctor", "--json", "--sdk=go-v2", "--config", config, name)
+				var d diagnosis
+				check(t, json.Unmarshal(out, &d))
+				if exit != 1 || d.codes() != "session-token-missing" || strings.Contains(strings.Join(d.Unseen, "\n"), "configuration") {
+					t.Errorf("%s: exit %d, %s", name, exit, out)
+				}
+			}
+		})
+	}
+}
+
+// TestDoctorOfAUsersOwnContainer: root sees it by its name, and its user without root, as far as the kernel lets them.
+func TestDoctorOfAUsersOwnContainer(t *testing.T) {
+	onOther(t, "podman-5.8", func(t *testing.T, w *world) {
+		name := "theirs"
+		script := strings.Replace(rootless, "/probe get http://169.254.170.2/v2/credentials/any", "/probe sleep 10m", 1)
+		cmd := exec.Command("nsenter", "--mount="+filepath.Dir(w.docker.Root())+"/ns/mnt", "/bin/sh", "-c", script, "sh", filepath.Dir(w.docker.Log()),
+			w.docker.Cgroup(), bin("taskrole-lab-probe"), "--name="+name+" --env="+session[0]+" --env="+session[1]+" --env="+regions[0]+" --env="+regions[1])
+		var out bytes.Buffer
+		cmd.Env, cmd.Stdout, cmd.Stderr = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, &out, &out
+		check(t, w.instance.Start(cmd))
+		var found diagnosis
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }() // how it ends does not matter
+		t.Cleanup(func() {
+			if found.Subject.PID > 0 {
+				check(t, syscall.Kill(found.Subject.PID, syscall.SIGKILL))
+			} else {
+				_ = cmd.Process.Kill()
+			}
+			<-ended
+		})
+		eventually(t, func() error {
+			if said, exit := w.askFailing(t, "doctor", "--json", "--config", w.configPath(), name); exit != 1 || json.Unmarshal([]byte(said[:strings.LastIndexByte(said, '}')+1]), &found) != nil {
+				return fmt.Errorf("%s %s", said, out.String())
+			}
+			return nil
+		})
+		if found.codes() != "session-token-missing" || found.Subject.Engine != "podman" || found.Subject.EngineUser != 1000 {
+			t.Errorf("as root: %+v", found)
+		}
+
+		config := filepath.Join(t.TempDir(), "config.yaml")
+		check(t, os.Chmod(filepath.Dir(filepath.Dir(config)), 0o755))
+		check(t, os.WriteFile(config, []byte(strings.Replace(w.config(), w.docker.Host(), "none", 1)), 0o644))
+		for _, args := range [][]string{{name}, {fmt.Sprintf("--pid=%d", found.Subject.PID)}} {
+			d := w.asUser(t, append([]string{"doctor", "--json", "--config", config}, args...)...)
+			if d.codes() != "session-token-missing" || d.Subject.Container != name || !strings.Contains(strings.Join(d.Unseen, "\n"), "network namespace: operation not permitted; run it as root") {
+				t.Errorf("as their user, %q: %+v", args, d)
+			}
+		}
+	})
+}
+
+// asUser runs taskrole as somebody without rights, who need not be able to reach the program's directory.
+func (w *world) asUser(t *testing.T, args ...string) (d diagnosis) {
+	t.Helper()
+	program, err := os.Open(bin("taskrole"))
+	check(t, err)
+	defer program.Close()
+	cmd := exec.Command("/usr/bin/setpriv", append([]string{"--reuid=1000", "--regid=1000", "--clear-groups", "/proc/self/fd/3"}, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = "/", &out, &errs, []*os.File{program}
+	check(t, w.instance.Start(cmd))
+	_ = cmd.Wait() // the exit code follows from the findings
+	if err := json.Unmarshal(out.Bytes(), &d); err != nil {
+		t.Fatalf("%v: %s%s", err, out.String(), errs.String())
+	}
+	return d
 }

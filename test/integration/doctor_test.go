@@ -22,7 +22,11 @@ import (
 
 // diagnosis is what taskrole doctor --json prints, as far as the tests look.
 type diagnosis struct {
-	Subject  struct{ Container, Engine string }
+	Subject struct {
+		Container, Engine string
+		EngineUser        int `json:"engine_user"`
+		PID               int
+	}
 	Role     string
 	Findings []finding
 	Chains   []chain
