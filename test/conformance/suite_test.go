@@ -94,7 +94,7 @@ func TestConformance(t *testing.T) {
 	running.Wait()
 
 	r := conformance.Report{
-		Date: time.Now().UTC().Format(time.DateOnly), Kernel: kernel(), Complete: *only == "" && *onlyOn == "" && *slow,
+		Date: time.Now().UTC().Format(time.DateOnly), Kernel: kernel(), Complete: *only == "" && *onlyOn == "" && *slow && ctx.Err() == nil,
 		Verdicts: verdicts, Tokens: tokens, Outage: saidInOutage(),
 	}
 	for _, w := range worlds {
