@@ -172,11 +172,24 @@ func TestEachLibraryHasItsDoors(t *testing.T) {
 }
 
 func TestProgramsDoNotContainTheLab(t *testing.T) {
-	for _, p := range list(t, "-deps", "./cmd/taskrole", "./cmd/taskrole-runtime") {
+	for _, p := range list(t, "-deps", "./cmd/taskrole", "./cmd/taskrole-agent", "./cmd/taskrole-runtime") {
 		for _, banned := range []string{module + "/lab/", module + "/test/", module + "/internal/testkit", "github.com/rclone/"} {
 			if strings.HasPrefix(p.ImportPath+"/", banned) {
-				t.Errorf("taskrole or taskrole-runtime contains %s", p.ImportPath)
+				t.Errorf("a program contains %s", p.ImportPath)
 			}
+		}
+	}
+}
+
+// What holds everybody's credentials contains nothing that reads files of containers, installs, or prints manuals.
+func TestAgentContainsNoOtherCommand(t *testing.T) {
+	banned := []string{
+		"cli", "doctor", "diagnose", "facts", "audit", "setup", "hostrole", "launch", "instancerole", "manual", "envfile",
+		"github.com/spf13/cobra", "github.com/russross/blackfriday/v2", "text/template", "debug/buildinfo",
+	}
+	for _, p := range list(t, "-deps", "./cmd/taskrole-agent") {
+		if slices.Contains(banned, p.ImportPath) || slices.Contains(banned, short(p.ImportPath)) {
+			t.Errorf("taskrole-agent contains %s", p.ImportPath)
 		}
 	}
 }

@@ -15,14 +15,16 @@ type row struct {
 // house is the import table, from the top down: every package of the module has one row.
 var house = []floor{
 	{"programs", []row{
-		{"cmd/taskrole", "agent cli doctor"},
+		{"cmd/taskrole", "agent cli daemon doctor fault"},
+		{"cmd/taskrole-agent", "agent daemon"},
 		{"cmd/taskrole-runtime", "hook shim"},
 		{"cmd/taskrole-lab", "lab/cli"},
 	}},
 	{"4 modes: the only packages that put the others together", []row{
-		{"cli", "address companion config container control doc engine/docker envfile fault hostrole instancerole launch manual setup table terminal"},
+		{"cli", "address companion config container control daemon doc engine/docker envfile fault hostrole instancerole launch manual setup table terminal"},
 		{"agent", "address attach attest awssts broker cdispec cgroups config container control durable egress endpoint engine/docker engine/podman fault grant guard " +
 			"hostimds instance netns nft policy secret systemd taskmeta"},
+		{"daemon", "config fault"},
 		{"doctor", "address audit config container control diagnose engine/docker engine/monitors facts fault launch policy secret table"},
 		{"hook", "container control fault"},
 		{"hostrole", "arn awssts broker companion config container control endpoint fault grant secret"},
@@ -80,7 +82,7 @@ var house = []floor{
 		{"instance", ""},
 		{"secret", ""},
 	}},
-	{"the lab: a simulated EC2 instance, in neither taskrole nor taskrole-runtime", []row{
+	{"the lab: a simulated EC2 instance, in none of the other programs", []row{
 		{"lab/cli", "fault lab/cloud lab/ec2 lab/engine/ocirun lab/scenario lab/world"},
 		{"lab/world", "container fault lab/cloud lab/ec2 lab/engine"},
 		{"lab/scenario", "container lab/ec2 lab/probe/report"},

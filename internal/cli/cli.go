@@ -10,29 +10,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"taskrole/internal/config"
 	"taskrole/internal/control"
+	"taskrole/internal/daemon"
 	"taskrole/internal/fault"
 )
 
 // DefaultConfig is the configuration file of the agent.
-const DefaultConfig = "/etc/taskrole/config.yaml"
-
-// Agent serves until ctx ends. Each value of reload makes it read the configuration again.
-type Agent func(ctx context.Context, configPath string, logger *slog.Logger, reload <-chan os.Signal) error
+const DefaultConfig = daemon.DefaultConfig
 
 // Options is the process the command line belongs to. Every field must be set.
 type Options struct {
 	Args   []string // without the program's name
 	Stdout io.Writer
 	Stderr io.Writer
-	Agent  Agent // what "taskrole agent" runs
+	// BecomeAgent is what "taskrole agent" does: this process becomes the program with these words. It returns only if it cannot.
+	BecomeAgent func(args []string) error
+	// Agent is what serves containers that are started where no agent runs.
+	Agent daemon.Agent
 	// Doctor is what "taskrole doctor" runs.
 	Doctor Doctor
 	// Audit is what "taskrole audit" runs.
@@ -54,7 +53,7 @@ func Run(ctx context.Context, o Options) int {
 		return fault.ExitOK
 	}
 	f := toFault(err, root)
-	show(o.Stderr, f)
+	daemon.Show(o.Stderr, f)
 	if _, ok := errors.AsType[instead](err); ok && f.Exit() < fault.ExitInstead {
 		return fault.ExitInstead
 	}
@@ -101,32 +100,5 @@ func toFault(err error, root *cobra.Command) *fault.Error {
 	return fault.Wrap(err, fault.Usage, what, fmt.Sprintf(`"%s --help" lists what there is`, root.Name()))
 }
 
-// show prints a fault for people.
-func show(w io.Writer, f *fault.Error) {
-	text := fmt.Sprintf("taskrole: error: %s [%s]\n", f.What, f.Code)
-	if f.Hint != "" {
-		text += "taskrole: hint: " + strings.ReplaceAll(f.Hint, "\n", "\ntaskrole: hint: ") + "\n"
-	}
-	_, _ = io.WriteString(w, text) // if stderr is closed there is nowhere left to say so
-}
-
 // note tells a person something beside the answer.
 func note(w io.Writer, what string) { _, _ = io.WriteString(w, "taskrole: note: "+what+"\n") }
-
-// configFault prints every problem of a configuration file, one a line, and returns the fault that sums them up. An
-// error that is not about the file's content is returned as a fault.
-func configFault(w io.Writer, path string, err error) error {
-	problems, ok := errors.AsType[config.Problems](err)
-	if !ok {
-		return fault.As(err)
-	}
-	if _, err := fmt.Fprintln(w, problems.Error()); err != nil {
-		return fault.As(fmt.Errorf("write the problems of %s: %w", path, err))
-	}
-	count := "1 problem"
-	if len(problems) != 1 {
-		count = fmt.Sprintf("%d problems", len(problems))
-	}
-	return fault.Wrap(err, fault.ConfigInvalid, fmt.Sprintf("%s has %s", path, count),
-		fmt.Sprintf(`correct the file; "taskrole config check %s" looks again`, path))
-}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"taskrole/internal/config"
+	"taskrole/internal/daemon"
 	"taskrole/internal/fault"
 )
 
@@ -39,7 +40,7 @@ Exit status 2 if there is one. Nothing is changed, and a running agent is not as
 func checkConfig(o Options, path string) error {
 	cfg, err := config.Load(path)
 	if err != nil {
-		return configFault(o.Stdout, path, err)
+		return daemon.ConfigFault(o.Stdout, path, err)
 	}
 	count := "1 role"
 	if len(cfg.Roles) != 1 {

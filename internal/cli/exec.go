@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"taskrole/internal/companion"
+	"taskrole/internal/daemon"
 	"taskrole/internal/fault"
 	"taskrole/internal/hostrole"
 )
@@ -117,5 +118,5 @@ func companionLogger(o Options, verbose bool) (*slog.Logger, error) {
 	if verbose {
 		level = "warn"
 	}
-	return newLogger(o.Stderr, level)
+	return daemon.NewLogger(o.Stderr, level)
 }

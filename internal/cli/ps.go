@@ -18,6 +18,7 @@ import (
 	"taskrole/internal/address"
 	"taskrole/internal/container"
 	"taskrole/internal/control"
+	"taskrole/internal/daemon"
 	"taskrole/internal/fault"
 	"taskrole/internal/table"
 	"taskrole/internal/terminal"
@@ -101,7 +102,7 @@ func (v view) watch(ctx context.Context) error {
 		case err != nil && first:
 			return err
 		case err != nil && v.json:
-			show(v.o.Stderr, fault.As(err))
+			daemon.Show(v.o.Stderr, fault.As(err))
 			text = ""
 		case err != nil:
 			text = fault.As(err).What + "\n"

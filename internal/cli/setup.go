@@ -47,7 +47,7 @@ says so. With --root it changes that tree alone and runs no command.`,
 	flags.BoolVar(&f.yes, "yes", false, "do it, instead of showing it")
 	flags.BoolVar(&f.remove, "remove", false, "the way back")
 	flags.StringVar(&f.root, "root", "/", "the `directory` to install below")
-	flags.StringVar(&f.binDir, "bin-dir", "/usr/local/bin", "the `directory` of the two programs")
+	flags.StringVar(&f.binDir, "bin-dir", "/usr/local/bin", "the `directory` of the programs")
 	flags.BoolVar(&f.cdi, "cdi", false, "switch CDI on in Docker, which versions 25 to 28.1 need")
 	flags.BoolVar(&f.restartDocker, "restart-docker", false, "let Docker take the change: by a reload, with --cdi by a restart")
 	return c

@@ -42,6 +42,7 @@ const (
 	RequestInvalid       Code = "request-invalid"       // a control request or OCI state that cannot be understood
 	RoleNotAllowed       Code = "role-not-allowed"      // policy says no
 	RoleUnknown          Code = "role-unknown"          // no such role in the configuration
+	ProgramMissing       Code = "program-missing"       // one of our own programs is not beside the others
 	RuntimeUnavailable   Code = "runtime-unavailable"   // the real OCI runtime cannot be started
 	STSDenied            Code = "sts-denied"            // AWS refuses AssumeRole
 	STSUnreachable       Code = "sts-unreachable"       // STS does not answer, or is throttling
@@ -99,6 +100,7 @@ var codes = map[Code]traits{
 	RequestInvalid:       {badRequest, ExitFault},
 	RoleNotAllowed:       {forbidden, ExitFault},
 	RoleUnknown:          {forbidden, ExitFault},
+	ProgramMissing:       {internalError, ExitFault},
 	RuntimeUnavailable:   {internalError, ExitFault},
 	STSDenied:            {forbidden, ExitFault},
 	STSUnreachable:       {unavailable, ExitFault},

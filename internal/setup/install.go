@@ -36,8 +36,12 @@ var (
 	firstConfig []byte
 )
 
-// programs are copied side by side: the agent looks for the second beside itself.
-var programs = []string{"taskrole", "taskrole-runtime"}
+// The programs are copied side by side: taskrole looks for the agent beside itself, and the agent for the runtime.
+const (
+	commandLine = "taskrole"
+	agent       = "taskrole-agent"
+	ociRuntime  = "taskrole-runtime"
+)
 
 // wanted is one file as it should be.
 type wanted struct {
@@ -106,10 +110,11 @@ func changesFiles(p *Plan) bool {
 // files is everything but daemon.json.
 func (o Options) files() ([]wanted, error) {
 	var list []wanted
-	for _, name := range programs {
+	for _, name := range []string{commandLine, agent, ociRuntime} {
 		data, err := durable.ReadFile(filepath.Join(o.Programs, name), maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fault.Wrap(err, fault.RuntimeUnavailable, fmt.Sprintf("there is no %s in %s", name, o.Programs), "run setup from a directory with both programs, as make build makes it")
+			return nil, fault.Wrap(err, fault.ProgramMissing, fmt.Sprintf("there is no %s in %s", name, o.Programs),
+				"run setup from a directory with all three programs, as make build makes it")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read the program to install: %w", err)
@@ -208,7 +213,7 @@ func (o Options) installDaemon(p *Plan, s *state) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	runtime := filepath.Join(o.BinDir, programs[1])
+	runtime := filepath.Join(o.BinDir, ociRuntime)
 	data, edits, err := merge(cur.data, runtime, o.CDI)
 	if err != nil {
 		return false, err
@@ -260,7 +265,7 @@ func (o Options) service(p *Plan) {
 	}
 	if o.Command == nil {
 		if o.Host {
-			p.note("systemd does not run here: start the agent yourself, with %q", filepath.Join(o.BinDir, programs[0])+" agent")
+			p.note("systemd does not run here: start the agent yourself, with %q", filepath.Join(o.BinDir, commandLine)+" agent")
 		}
 		return
 	}

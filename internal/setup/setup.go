@@ -27,7 +27,7 @@ type Options struct {
 	Root          string // the tree to change
 	Host          bool   // it is this host's own, where things may run: Root is / but in tests
 	BinDir        string // where the programs go, as seen in Root
-	Programs      string // directory with taskrole and taskrole-runtime, which are copied
+	Programs      string // directory with taskrole, taskrole-agent and taskrole-runtime, which are copied
 	CDI           bool   // switch CDI on in Docker, for versions 25 to 28.1
 	RestartDocker bool   // let Docker take the change
 	Extra         []File // completions and manual pages; paths are relative to the directory BinDir is in

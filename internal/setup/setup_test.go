@@ -31,7 +31,7 @@ func newTree(t *testing.T) *tree {
 		Root: t.TempDir(), BinDir: "/usr/local/bin", Programs: t.TempDir(),
 		Extra: []setup.File{{Path: "share/man/man1/taskrole.1", Data: []byte("manual")}},
 	}}
-	for _, name := range []string{"taskrole", "taskrole-runtime"} {
+	for _, name := range []string{"taskrole", "taskrole-agent", "taskrole-runtime"} {
 		w.program(name, "\x00first")
 	}
 	return w
@@ -251,7 +251,7 @@ func TestUnfitThingsAreRefusedAndNothingIsChanged(t *testing.T) {
 		}, fault.SetupConflict},
 		"state of another release": {func(w *tree) { w.write("/var/lib/taskrole/setup/state.json", `{"version": 2}`, 0o600) }, fault.SetupConflict},
 		"broken state":             {func(w *tree) { w.write("/var/lib/taskrole/setup/state.json", `{`, 0o600) }, fault.SetupConflict},
-		"no program":               {func(w *tree) { _ = os.Remove(filepath.Join(w.Programs, "taskrole-runtime")) }, fault.RuntimeUnavailable},
+		"no program":               {func(w *tree) { _ = os.Remove(filepath.Join(w.Programs, "taskrole-agent")) }, fault.ProgramMissing},
 		"a relative bin-dir":       {func(w *tree) { w.BinDir = "bin" }, fault.Usage},
 		"a bin-dir for a shell":    {func(w *tree) { w.BinDir = "/opt/a b" }, fault.Usage},
 	} {

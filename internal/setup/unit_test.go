@@ -28,7 +28,7 @@ func TestUnitIsUnderstoodBySystemdAndHardened(t *testing.T) {
 	w := newTree(t)
 	w.install()
 	// Where the unit says, there is no program on this machine; and the manual is not what is judged here.
-	text := strings.Replace(w.read("/etc/systemd/system/taskrole.service"), "/usr/local/bin/taskrole agent", "/bin/true", 1)
+	text := strings.Replace(w.read("/etc/systemd/system/taskrole.service"), "/usr/local/bin/taskrole-agent", "/bin/true", 1)
 	text = regexp.MustCompile(`(?m)^Documentation=.*\n`).ReplaceAllString(text, "")
 	file := filepath.Join(t.TempDir(), "taskrole.service")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

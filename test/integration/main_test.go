@@ -161,7 +161,7 @@ func tree(name string) string {
 
 func begin(ctx context.Context, e engine) (_ *world, err error) {
 	w := &world{engine: e}
-	for _, file := range []string{tree(e.tree), bin("taskrole"), bin("taskrole-runtime"), bin("taskrole-lab-probe")} {
+	for _, file := range []string{tree(e.tree), bin("taskrole"), bin("taskrole-agent"), bin("taskrole-runtime"), bin("taskrole-lab-probe")} {
 		if _, err := os.Stat(file); err != nil {
 			return nil, fmt.Errorf("run make build engines first: %w", err)
 		}

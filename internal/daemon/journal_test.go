@@ -1,4 +1,4 @@
-package cli_test
+package daemon_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"taskrole/internal/cli"
+	"taskrole/internal/daemon"
 )
 
 func TestLogInTheJournalHasNoTimeOfItsOwn(t *testing.T) {
@@ -28,7 +28,7 @@ func TestLogInTheJournalHasNoTimeOfItsOwn(t *testing.T) {
 		logger.WarnContext(ctx, "here")
 		return nil
 	}
-	cli.Run(t.Context(), cli.Options{Args: []string{"agent"}, Stdout: f, Stderr: f, Agent: agent})
+	daemon.Main(t.Context(), nil, f, agent)
 	b, err := os.ReadFile(f.Name())
 	if err != nil || !strings.HasPrefix(string(b), `{"level":"WARN","msg":"here"`) {
 		t.Errorf("log = %q, %v, want JSON without a time", b, err)
