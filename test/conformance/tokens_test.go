@@ -53,7 +53,7 @@ func tokenAnswers() []tokenAnswer {
 	const v1 = "v1 v1 v1 v1 v1 v1 stop v1"
 	return []tokenAnswer{
 		{"200, with the TTL header", grant(true), nil, "v2 v2 v2 v2 v2 v2 v2 v2"},
-		{"200, without the TTL header", grant(false), nil, "v2 stop stop v2 v2 v2 stop v2"},
+		{"200, without the TTL header", grant(false), nil, "v2 v1 v1 v2 v2 v2 stop v2"},
 		{"400", status(http.StatusBadRequest), nil, "stop stop stop stop stop stop stop stop"},
 		{"401", status(http.StatusUnauthorized), nil, v1},
 		{"403", status(http.StatusForbidden), nil, v1},
