@@ -66,7 +66,7 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out := f.String("out", "", "Markdown file to write the table to")
 	strict := f.Bool("strict", false, "exit with status 3 when a budget is not met")
 	only := f.String("only", "", "do only the steps whose name contains this: for working on one figure, not for the page")
-	rounds := f.Int("rounds", 5, "rounds of each comparison; the median counts")
+	rounds := f.Int("rounds", 9, "rounds of each comparison; the median counts")
 	if f.Parse(args) != nil || f.NArg() > 0 || *rounds < 1 || *only != "" && *out != "" {
 		f.Usage()
 		return 2
