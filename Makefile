@@ -42,17 +42,17 @@ test-systemd: build docker judges ## the unit under a real systemd, on a copy of
 	@$(GO) test -tags=systemd -v -count=1 -timeout=5m -exec="$(CURDIR)/scripts/isolated" ./test/systemd
 
 conformance: build engines clients ## real SDKs in real containers: 20 minutes, writes doc/conformance.md (CONFORMANCE='-clients=boto3,curl -slow=false')
-	@$(GO) test -tags=conformance -v -count=1 -run='TestConformance|TestOutage' -parallel=1 -timeout=90m \
+	@$(GO) test -tags=conformance -v -count=1 -run='TestConformance|TestOutage|TestDoctor' -parallel=1 -timeout=90m \
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
 			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \
-		-args -results=$(CURDIR)/build -page=$(CURDIR)/doc/conformance.md $(CONFORMANCE)
+		-args -results=$(CURDIR)/build -page=$(CURDIR)/doc/conformance.md -doctor-page=$(CURDIR)/doc/doctor-sdks.md $(CONFORMANCE)
 
 # Clients that take nothing but Debian and Go, and a minute to build, on every path they can go without waiting long.
 # Sessions are short, so that the end of one is seen.
 QUICK := curl go-v2 minio-go boto3-debian
 conformance-quick: build engines clients-quick ## a few of them in a minute, as CI does; one that cannot be built is a failure
 	@mkdir -p build/quick
-	@$(GO) test -tags=conformance -count=1 -run='TestConformance|TestOutage' -parallel=2 -timeout=5m \
+	@$(GO) test -tags=conformance -count=1 -run='TestConformance|TestOutage|TestDoctor' -parallel=3 -timeout=5m \
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
 			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \
 		-args -results=$(CURDIR)/build/quick -clients=$(subst $() ,$(comma),$(QUICK)) -engines=docker-28.5 -require -life=12s -slow=false -golden=false

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -18,36 +19,52 @@ func (l look) container() result {
 	fail := func(why, sees string) result { return result{verdict: failed, why: why, sees: sees} }
 	value := l.text(variable)
 	if variable == envFull {
-		if why := l.sdk.refuses(value); value != "" && why != "" {
-			return fail(variable+" leads to a host this SDK refuses", why)
+		if sees := l.refuses(value); value != "" && sees != "" {
+			return fail(variable+" leads to a host this SDK refuses", sees)
 		}
 	}
 	if why := l.uriBroken(variable, value); why != "" {
-		return fail(why, l.containerSees(Answer{Outcome: Broken, Message: why}))
+		return fail(why, l.uriSees(variable, value))
 	}
 	if why := l.tokenBroken(); why != "" {
+		if l.sdk == JSv2 {
+			failed = Stops // the process ends
+		}
 		return fail(why, l.tokenSees())
 	}
 	if p := l.proxied(l.proxyContainer, l.host(variable)); p != "" {
-		return fail("the request goes through "+p+", which cannot reach it", l.containerSees(Answer{Outcome: Broken, Message: "through the proxy"}))
+		return fail("the request goes through "+p+", which cannot reach it", l.proxySees())
 	}
-	a := l.Container
+	a := l.endpoint(variable)
 	switch {
-	case l.served():
+	case l.serves(a):
 		return result{
 			verdict: Wins, source: FromContainer, detail: l.roleName(),
 			why: fmt.Sprintf("taskrole serves the role %s here (%s)", l.roleName(), a.URL),
 		}
 	case a.Outcome == NotAsked:
 		return result{verdict: Wins, source: FromContainer, detail: variable, why: variable + " is set; it was not asked"}
-	case a.OK() && a.Doc.complete():
+	case a.OK() && l.refusesEnded && a.Doc.complete() && !l.Host.Now.IsZero() && a.Doc.Expires.Before(l.Host.Now):
+		return fail(a.URL+" answers with credentials that have ended", l.expiredSees())
+	case a.OK() && l.takes(a.Doc):
 		return result{verdict: Wins, source: FromContainer, detail: a.Doc.RoleARN, why: a.URL + " answers with " + a.Doc.Masked}
 	default:
 		return fail(a.says(), l.containerSees(a))
 	}
 }
 
-// uri is the variable that counts, or "".
+// endpoint is the answer of the endpoint that the variable leads to.
+func (l look) endpoint(variable string) Answer {
+	if variable == envFull && l.has(envRelative) {
+		return l.Full
+	}
+	return l.Container
+}
+
+// takes says whether the SDK takes the document: some sign without a token, and for ever.
+func (l look) takes(d Document) bool { return d.complete() || l.loose && d.JSON && d.Key && d.Secret }
+
+// uriFor is the variable that counts, or "".
 func (f *Facts) uriFor(t traits) string {
 	order := []string{envRelative, envFull}
 	if t.fullFirst {
@@ -67,7 +84,7 @@ func (l look) uriBroken(variable, value string) string {
 	switch {
 	case l.Env[variable].Length == 0:
 		return variable + " is set but empty"
-	case variable == envRelative && !strings.HasPrefix(value, "/"):
+	case variable == envRelative && !strings.HasPrefix(value, "/") && l.sdk != Rust: // which adds it
 		return variable + " does not begin with /, so the host becomes 169.254.170.2" + value
 	}
 	return ""
@@ -82,7 +99,7 @@ func (l look) host(variable string) string {
 
 // tokenBroken says what is wrong with the authorization token's file, or "".
 func (l look) tokenBroken() string {
-	if !l.has(envTokenFile) || l.sdk == JavaV1 {
+	if !l.has(envTokenFile) {
 		return ""
 	}
 	if l.has(envToken) && (l.sdk == JSv2 || l.sdk == JavaV2) {
@@ -92,34 +109,12 @@ func (l look) tokenBroken() string {
 	case Missing, Unreadable, Odd:
 		return f.trouble()
 	case Read:
-		if f.Newline && l.sdk != Ruby {
+		if f.Newline && !l.trims {
 			return f.Path + " ends in a line break, which becomes part of the token"
 		}
 	case NotLooked:
 	}
 	return ""
-}
-
-func (l look) tokenSees() string {
-	newline := l.TokenFile.Newline
-	switch l.sdk {
-	case Botocore, CLIv2:
-		if newline {
-			return "ValueError: Auth token value is not a legal header value"
-		}
-		return "FileNotFoundError or PermissionError: " + l.TokenFile.Path
-	case GoV1, GoV2:
-		if newline {
-			return "authorization token contains invalid newline sequence"
-		}
-		return "failed to read authorization token from " + l.TokenFile.Path
-	case JSv3:
-		return "CredentialsProviderError: … is not a valid container metadata service hostname (the host name is fine)"
-	case JSv2:
-		return "the process ends: uncaught error"
-	default:
-		return l.nothing
-	}
 }
 
 // complete says whether SDKs take the document.
@@ -129,8 +124,9 @@ func (d Document) complete() bool {
 
 // served says that taskrole's agent answers. It refuses the doctor, who is no process of the container, and that is as
 // good as an answer: it says so only where a role is attached.
-func (f *Facts) served() bool {
-	a := f.Container
+func (f *Facts) served() bool { return f.serves(f.Container) }
+
+func (f *Facts) serves(a Answer) bool {
 	return a.Taskrole && (a.Code == notThisContainer || a.OK() && f.Role.Name != "")
 }
 
@@ -169,51 +165,59 @@ func (a Answer) status() string {
 	return s
 }
 
-func (l look) containerSees(a Answer) string {
-	switch l.sdk {
-	case Botocore, CLIv2:
-		if a.Outcome == Answered {
-			return fmt.Sprintf("Error when retrieving credentials from container-role: Error retrieving metadata: Received non 200 response %d "+
-				"from container metadata: %s", a.Status, a.Message)
-		}
-		return "Error when retrieving credentials from container-role: Error retrieving metadata"
-	case GoV2:
-		return "failed to refresh cached credentials, failed to load credentials, " + strings.TrimPrefix(a.Code+": "+a.Message, ": ")
-	case GoV1:
-		return "CredentialsEndpointError: failed to load credentials"
-	default:
-		return l.nothing
-	}
-}
-
 // imds is the last step of every chain.
 func (l look) imds() result {
-	fail := func(why string) result { return result{verdict: Fails, why: why} }
+	fail := func(why string) result { return result{verdict: Fails, why: why, sees: l.imdsSees()} }
 	if v := l.text(envDisabled); l.disabled(v) {
 		return absent("AWS_EC2_METADATA_DISABLED=" + v + " keeps this SDK from it")
 	}
-	if l.has(envRelative) || l.has(envFull) {
+	if (l.has(envRelative) || l.has(envFull)) && l.sdk != IMDSv1 {
 		if !l.containerFalls {
 			return absent("not asked where a container variable is set")
 		}
 	}
+	if mode := l.text(envMode); l.sdk == JSv3 && mode != "" && mode != "IPv4" && mode != "IPv6" {
+		return result{verdict: Stops, why: envMode + "=" + mode + " is not known", sees: "Unsupported endpoint mode: " + mode + ". Select from IPv4,IPv6"}
+	}
 	if p := l.proxied(l.proxyIMDS, l.metadataHost()); p != "" {
-		return fail("the request goes through " + p + ", which cannot reach it")
+		r := fail("the request goes through " + p + ", which cannot reach it")
+		if l.sdk == Rust {
+			r.sees = rustToken
+		}
+		return r
 	}
 	i := l.IMDS
-	if l.servedByIMDS() {
-		return result{verdict: Wins, source: FromIMDS, detail: l.roleName(), why: fmt.Sprintf("taskrole serves the role %s here too", l.roleName())}
-	}
-	if i.Token.Outcome == NotAsked {
+	switch {
+	case l.servedByIMDS():
+		return l.ourIMDS()
+	case i.Token.Outcome == NotAsked:
 		return absent("it was not asked: whether it answers is not known")
-	}
-	if i.Token.OK() {
+	case l.onlyV1:
+		return l.listing(i.V1, "without a token: it speaks only version 1")
+	case i.Token.OK():
 		return l.listing(i.V2, "with a token")
+	}
+	if (l.sdk == Botocore || l.sdk == CLIv2) && onlyTrue(l.text(envV1Disabled)) && i.Token.Status != 400 && i.Token.Outcome == Answered {
+		return result{
+			verdict: Stops, why: i.Token.says() + "; " + envV1Disabled + " forbids version 1",
+			sees: "Unable to retrieve token for use in IMDSv2 call and IMDSv1 has been disabled",
+		}
 	}
 	if why := l.noFallback(i.Token); why != "" {
 		return fail(i.Token.says() + "; " + why)
 	}
 	return l.listing(i.V1, "without a token, as version 1")
+}
+
+// ourIMDS is what taskrole's own metadata service does, by the role's imds.
+func (l look) ourIMDS() result {
+	switch {
+	case l.Role.IMDS == "off":
+		return result{verdict: Fails, why: "the role's imds is off: taskrole refuses here", sees: l.imdsSees()}
+	case l.tokenless():
+		return result{verdict: Fails, why: "the role's imds is v2-only, and this client asks without a token", sees: "…401…"}
+	}
+	return result{verdict: Wins, source: FromIMDS, detail: l.roleName(), why: fmt.Sprintf("taskrole serves the role %s here too", l.roleName())}
 }
 
 // noFallback says why the SDK does not go on without a token, or "".
@@ -223,6 +227,10 @@ func (l look) noFallback(a Answer) string {
 		return "so nothing else is tried"
 	case a.Status == 400:
 		return "a 400 ends it"
+	case a.Status >= 500 && l.ends5xx:
+		return "a " + strconv.Itoa(a.Status) + " ends it in this SDK"
+	case a.Outcome == Broken && l.sdk == Ruby:
+		return "so this SDK tries nothing else"
 	case l.noV1:
 		return "this SDK speaks only version 2"
 	case onlyTrue(l.text(envV1Disabled)):
@@ -238,8 +246,14 @@ func (l look) listing(a Answer, how string) result {
 			why: fmt.Sprintf("it lists the role %q, %s", l.IMDS.Role, how),
 		}
 	}
-	return result{verdict: Fails, why: a.says()}
+	return result{verdict: Fails, why: a.says(), sees: l.imdsSees()}
 }
+
+// tokenless says that taskrole refuses the client because it asks without a token.
+func (l look) tokenless() bool { return l.onlyV1 && l.servedByIMDS() && l.Role.IMDS == v2Only }
+
+// v2Only is the configuration's word.
+const v2Only = "v2-only"
 
 // servedByIMDS says that the agent answers at the address of IMDS.
 func (f *Facts) servedByIMDS() bool {
@@ -262,6 +276,9 @@ func (f *Facts) roleName() string {
 func (l look) proxied(honoured bool, host string) string {
 	if !honoured {
 		return ""
+	}
+	if l.proxyLoopback {
+		return l.proxyOf(host)
 	}
 	return l.proxyFor(host)
 }

@@ -1,9 +1,11 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Source is where credentials come from.
@@ -100,11 +102,12 @@ var orders = map[SDK][]place{
 	DotNet:   {inEnv, inIdentity, inFiles, inContain, inIMDS},
 	Cpp:      {inEnv, inFiles, inIdentity, inContain, inIMDS},
 	CRT:      {inEnv, inFiles, inIdentity, inContain, inIMDS},
+	IMDSv1:   {inIMDS},
 }
 
 // ChainOf says what one SDK does with these facts.
 func ChainOf(f *Facts, sdk SDK) Chain {
-	l := look{Facts: f, sdk: sdk, traits: specs[sdk]}
+	l := f.as(sdk)
 	c := Chain{SDK: sdk, Source: FromNowhere}
 	ended := ""
 	for i, p := range orders[sdk] {
@@ -120,13 +123,28 @@ func ChainOf(f *Facts, sdk SDK) Chain {
 			c.Source, c.Detail, ended = r.source, r.detail, "not reached: step "+fmt.Sprint(i+1)+" has credentials"
 		case Stops:
 			c.Sees, ended = r.sees, "not reached: step "+fmt.Sprint(i+1)+" ends the search"
-		case Fails, Absent, Beaten:
+		case Fails:
+			c.Sees = cmp.Or(r.sees, c.Sees)
+		case Absent, Beaten:
 		}
 	}
-	if c.Source == FromNowhere && c.Sees == "" {
+	switch {
+	case c.Source != FromNowhere:
+		c.Sees = ""
+	case c.Sees == "":
 		c.Sees = l.nothing
 	}
 	return c
+}
+
+// as is the look of one SDK at these facts, in the version that was found.
+func (f *Facts) as(sdk SDK) look {
+	l := look{Facts: f, sdk: sdk, traits: specs[sdk]}
+	l.onlyV1 = l.onlyV1 || f.beforeTokens(sdk)
+	if hosts, ok := oldHosts[sdk]; ok && f.before(sdk, hosts.since) {
+		l.hosts = literalHosts(hosts.names)
+	}
+	return l
 }
 
 // Chains are those of the SDKs that are in question, and SDKs that do the same are still separate.
@@ -175,8 +193,14 @@ const (
 	envTaskrole    = "TASKROLE"
 )
 
-// env is the step that every SDK begins with.
+// env is the step that every SDK begins with. What ends the search while the configuration is read is told here too.
 func (l look) env() result {
+	if mode := l.text(envMode); l.sdk == JSv2 && mode != "" && mode != "IPv4" && mode != "IPv6" {
+		return result{verdict: Stops, why: envMode + "=" + mode + " is not known", sees: "Unsupported endpoint mode: " + mode}
+	}
+	if name, variable := l.profileName(); l.missingFirst && variable != "" && l.profileAbsent(name) {
+		return result{verdict: Stops, why: fmt.Sprintf("%s=%s, and no file has that profile", variable, name), sees: l.profileMissing(name)}
+	}
 	pairs := append([][2]string{{envKey, envSecret}}, l.aliases...)
 	for _, p := range pairs {
 		if l.has(p[0]) && l.has(p[1]) {
@@ -197,7 +221,7 @@ func (l look) env() result {
 		if l.partialStops && there == envKey {
 			return result{
 				verdict: Stops, why: there + " is set and " + not + " is not",
-				sees: "PartialCredentialsError: Partial credentials found in env, missing: " + not,
+				sees: "Partial credentials found in env, missing: " + not,
 			}
 		}
 		return absent(there + " is set without " + not + " and is skipped")
@@ -207,6 +231,9 @@ func (l look) env() result {
 
 func (l look) keysWork(p [2]string) result {
 	key := l.Env[p[0]]
+	if ends, err := time.Parse(time.RFC3339, l.text(envExpiration)); err == nil && l.expiry && ends.Before(l.Host.Now) {
+		return result{verdict: Stops, why: envExpiration + "=" + l.text(envExpiration) + " is past", sees: l.expiredSees()}
+	}
 	why := fmt.Sprintf("%s is %s", p[0], key.Masked)
 	switch t := l.token(); {
 	case t != "":
@@ -231,6 +258,12 @@ func (l look) token() string {
 // identity is AWS_WEB_IDENTITY_TOKEN_FILE, which needs AWS_ROLE_ARN, a file, and STS.
 func (l look) identity() result {
 	if !l.has(envIdentity) {
+		if l.has(envRoleARN) && l.sdk == JavaV1 {
+			return result{
+				verdict: Stops, why: "AWS_ROLE_ARN without AWS_WEB_IDENTITY_TOKEN_FILE: where aws-java-sdk-sts is in the class path, this SDK asks itself without end",
+				sees: "java.lang.StackOverflowError",
+			}
+		}
 		if l.has(envRoleARN) {
 			return absent("AWS_ROLE_ARN is set without AWS_WEB_IDENTITY_TOKEN_FILE and is ignored")
 		}
@@ -244,26 +277,15 @@ func (l look) identity() result {
 		if !l.idNeedsRole {
 			failed = Fails
 		}
-		return result{verdict: failed, why: "AWS_WEB_IDENTITY_TOKEN_FILE is set without AWS_ROLE_ARN", sees: l.roleMissing()}
+		return result{verdict: failed, why: "AWS_WEB_IDENTITY_TOKEN_FILE is set without AWS_ROLE_ARN", sees: l.roleSees()}
 	}
 	if s := l.WebIdentity; s.State != Read && s.State != NotLooked {
-		return result{verdict: failed, why: s.trouble(), sees: l.nothing}
+		return result{verdict: failed, why: s.trouble(), sees: l.identitySees()}
 	}
 	if l.WebIdentity.State == Read && l.WebIdentity.Empty {
 		return result{verdict: failed, why: l.WebIdentity.Path + " has no content", sees: l.nothing}
 	}
 	return result{verdict: Wins, source: FromWebIdentity, detail: l.text(envRoleARN), why: "STS is asked for " + l.text(envRoleARN)}
-}
-
-func (l look) roleMissing() string {
-	switch l.sdk {
-	case Botocore, CLIv2:
-		return "InvalidConfigError: role ARN is not set"
-	case GoV1, GoV2:
-		return "role ARN is not set"
-	default:
-		return l.nothing
-	}
 }
 
 // trouble says what is wrong with a file.
@@ -295,13 +317,23 @@ func (l look) profileName() (name, variable string) {
 func (l look) files() []File {
 	old := l.sdk == JSv2 && !l.has(envLoadConfig)
 	switch {
-	case old && l.has(envCredentials):
+	case l.has(envCredentials) && (old || l.sdk == JavaV1): // Java 1 has another name for the variable
 		return []File{l.HomeFile}
 	case old, l.sdk == GoV1 && !l.has(envLoadConfig):
 		return []File{l.Credentials}
 	default:
 		return []File{l.Credentials, l.Config}
 	}
+}
+
+// profileAbsent says that none of the files has the profile, as far as they were looked at.
+func (l look) profileAbsent(name string) bool {
+	for _, f := range l.files() {
+		if _, ok := f.Profiles[name]; ok || f.State == NotLooked {
+			return false
+		}
+	}
+	return true
 }
 
 // profile is what is below ~/.aws.
@@ -336,9 +368,7 @@ func (l look) profile() result {
 
 func (l look) profileMissing(name string) string {
 	switch l.sdk {
-	case Botocore:
-		return fmt.Sprintf("ProfileNotFound: The config profile (%s) could not be found", name)
-	case CLIv2:
+	case Botocore, CLIv2:
 		return fmt.Sprintf("The config profile (%s) could not be found", name)
 	case GoV2:
 		return "failed to get shared config profile, " + name
@@ -356,16 +386,8 @@ func (l look) inProfile(name, path string, p Profile) result {
 		win.why = fmt.Sprintf("profile %q in %s assumes %s", name, path, p.RoleARN)
 	case p.SSO, p.Process, p.LogsIn:
 		win.source, win.why = FromTool, fmt.Sprintf("profile %q in %s names a program or a login", name, path)
-	case p.Kind != NoKey && l.sdk == GoV2:
-		return result{
-			verdict: Stops, why: fmt.Sprintf("profile %q in %s has a key id without a secret", name, path),
-			sees: "failed to load shared config, partial credentials found for profile " + name,
-		}
-	case p.Kind != NoKey && l.partialStops:
-		return result{
-			verdict: Stops, why: fmt.Sprintf("profile %q in %s has a key id without a secret", name, path),
-			sees: "PartialCredentialsError: Partial credentials found in shared-credentials-file, missing: aws_secret_access_key",
-		}
+	case p.Kind != NoKey && l.partialFileStops:
+		return result{verdict: Stops, why: fmt.Sprintf("profile %q in %s has a key id without a secret", name, path), sees: l.partialSees(name)}
 	default:
 		return absent("")
 	}

@@ -33,6 +33,7 @@ type Facts struct {
 
 	Net       Network
 	Container Answer // of the endpoint that the container variables lead to
+	Full      Answer // of the full URI, where the relative one is set too and counts for most
 	IMDS      IMDS
 	Role      Role
 	Host      Host
@@ -211,6 +212,8 @@ type Role struct {
 	ARN   string
 	// Wanted is the role that the container asks for by its environment, or "".
 	Wanted string
+	// IMDS is what the configuration says of the metadata service for the role: v2-only, v1-and-v2, off; or "".
+	IMDS string
 	// Missing are addresses that the agent counts as served and that the namespace does not have.
 	Missing []string
 	// Gone is what the agent itself says that somebody took away from the namespace, or "".

@@ -237,7 +237,7 @@ func which(f *Facts, ok func(look) bool) []SDK {
 	}
 	hit := []SDK{}
 	for _, s := range in {
-		if ok(look{Facts: f, sdk: s, traits: specs[s]}) {
+		if ok(f.as(s)) {
 			hit = append(hit, s)
 		}
 	}

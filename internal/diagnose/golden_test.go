@@ -85,7 +85,8 @@ func TestGoldenVectors(t *testing.T) {
 		f.Credentials = file("/creds", map[string]diagnose.Profile{"default": static, "p": static})
 	}
 	const (
-		env, inFile, con, imd, web, stop = "environment", "file", "container endpoint", "instance metadata", "web identity", "nowhere"
+		env, con, imd, web, stop = "environment", "container endpoint", "instance metadata", "web identity", "nowhere"
+		inP, inDefault           = "file p", "file default"
 	)
 	for _, v := range []struct {
 		name string
@@ -97,14 +98,14 @@ func TestGoldenVectors(t *testing.T) {
 		{"static keys", append(keys, rel), nil, []string{env, env, env, env, env}},
 		{"key id only", []string{rel, "AWS_ACCESS_KEY_ID=" + asia}, nil, []string{stop, con, con, con, con}},
 		{"empty keys", []string{rel, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}, nil, []string{con, con, con, con, con}},
-		{"credentials file", []string{rel, "AWS_SHARED_CREDENTIALS_FILE=/creds"}, custom, []string{inFile, inFile, inFile, inFile, con}},
-		{"profile", []string{rel, "AWS_SHARED_CREDENTIALS_FILE=/creds", "AWS_PROFILE=p"}, custom, []string{inFile, inFile, inFile, inFile, con}},
-		{"profile and keys", append(keys, rel, "AWS_SHARED_CREDENTIALS_FILE=/creds", "AWS_PROFILE=p"), custom, []string{env, env, env, inFile, env}},
+		{"credentials file", []string{rel, "AWS_SHARED_CREDENTIALS_FILE=/creds"}, custom, []string{inDefault, inDefault, inDefault, inDefault, con}},
+		{"profile", []string{rel, "AWS_SHARED_CREDENTIALS_FILE=/creds", "AWS_PROFILE=p"}, custom, []string{inP, inP, inP, inP, con}},
+		{"profile and keys", append(keys, rel, "AWS_SHARED_CREDENTIALS_FILE=/creds", "AWS_PROFILE=p"), custom, []string{env, env, env, inP, env}},
 		{"profile missing", []string{rel, "AWS_PROFILE=missing"}, nil, []string{stop, stop, con, con, con}},
 		{"profile with a region only", []string{rel, "AWS_PROFILE=q"}, func(f *diagnose.Facts) {
 			f.Config = file("/root/.aws/config", map[string]diagnose.Profile{"q": {Region: "eu-west-1"}})
 		}, []string{con, con, con, con, con}},
-		{"AWS_DEFAULT_PROFILE", []string{"AWS_SHARED_CREDENTIALS_FILE=/creds", "AWS_DEFAULT_PROFILE=p"}, custom, []string{inFile, inFile, inFile, inFile, imd}},
+		{"AWS_DEFAULT_PROFILE", []string{"AWS_SHARED_CREDENTIALS_FILE=/creds", "AWS_DEFAULT_PROFILE=p"}, custom, []string{inP, inP, inDefault, inDefault, imd}},
 		{"web identity", []string{rel, "AWS_WEB_IDENTITY_TOKEN_FILE=/t", "AWS_ROLE_ARN=arn:aws:iam::123456789012:role/w"}, func(f *diagnose.Facts) {
 			f.WebIdentity = file("/t", nil)
 		}, []string{web, web, web, web, con}},
@@ -128,8 +129,13 @@ func TestGoldenVectors(t *testing.T) {
 			v.edit(f)
 		}
 		for i, sdk := range observed {
-			if got := diagnose.ChainOf(f, sdk); string(got.Source) != v.want[i] {
-				t.Errorf("%s: %s signs with %q, want %q: %+v", v.name, sdk, got.Source, v.want[i], got.Steps)
+			got := diagnose.ChainOf(f, sdk)
+			who := string(got.Source)
+			if got.Source == diagnose.FromFile {
+				who += " " + got.Detail
+			}
+			if who != v.want[i] {
+				t.Errorf("%s: %s signs with %q, want %q: %+v", v.name, sdk, who, v.want[i], got.Steps)
 			}
 		}
 	}

@@ -14,6 +14,11 @@ func (f *Facts) proxyFor(host string) string {
 	if a, err := netip.ParseAddr(host); err == nil && a.IsLoopback() {
 		return ""
 	}
+	return f.proxyOf(host)
+}
+
+// proxyOf is the same for clients that send even what is for loopback to a proxy.
+func (f *Facts) proxyOf(host string) string {
 	for _, v := range []string{"http_proxy", "HTTP_PROXY"} {
 		if f.has(v) && !f.excepted(host) {
 			return v

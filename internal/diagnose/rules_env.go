@@ -172,7 +172,7 @@ func profileMissing(f *Facts) *Finding {
 	var hit []SDK
 	name, variable := "", ""
 	for _, s := range SDKs() {
-		l := look{Facts: f, sdk: s, traits: specs[s]}
+		l := f.as(s)
 		n, v := l.profileName()
 		if v == "" || l.Credentials.State == NotLooked || slices.ContainsFunc(l.files(), func(f File) bool { _, ok := f.Profiles[n]; return ok }) {
 			continue
@@ -232,9 +232,10 @@ func identityIncomplete(f *Facts) *Finding {
 func uriEmpty(f *Facts) *Finding {
 	for _, v := range []string{envRelative, envFull} {
 		if f.set(v) && !f.has(v) {
+			hit := which(f, func(l look) bool { return l.emptyCounts })
 			return &Finding{
-				Severity: Error, What: v + " is set but empty, which Python and Rust do not take for unset",
-				Evidence: []string{"environment: " + v + "= (0 characters)"}, Affects: []SDK{Botocore, CLIv2, Rust},
+				Severity: Error, What: v + " is set but empty, which Python, Rust, Ruby and Java 1 do not take for unset",
+				Evidence: []string{"environment: " + v + "= (0 characters)"}, Affects: hit,
 				Fix: "unset it: an empty value is not the same", Commands: f.unset(v),
 			}
 		}
@@ -259,19 +260,15 @@ func fullRefused(f *Facts) *Finding {
 	if v == "" || f.pair() || f.has(envRelative) {
 		return nil
 	}
-	pod := []string{"169.254.170.23", "fd00:ec2::23"}
 	hit := which(f, func(l look) bool {
-		if l.sdk == JavaV1 && len(f.SDKs) == 0 && slices.Contains(pod, hostOf(v)) {
-			return false // versions differ; it is said when somebody asks for this SDK
-		}
-		return l.sdk.refuses(v) != ""
+		return l.refuses(v) != ""
 	})
 	if len(hit) == 0 {
 		return nil
 	}
 	return &Finding{
 		Severity: Error, What: "the host in AWS_CONTAINER_CREDENTIALS_FULL_URI is refused by " + list(hit),
-		Evidence: []string{"environment: AWS_CONTAINER_CREDENTIALS_FULL_URI=" + v, hit[0].Title() + ": " + hit[0].refuses(v)},
+		Evidence: []string{"environment: AWS_CONTAINER_CREDENTIALS_FULL_URI=" + v, hit[0].Title() + ": " + f.as(hit[0]).refuses(v)},
 		Affects:  hit, Fix: "use the relative URI, https, or a loopback address, which all take", Commands: f.instead(),
 	}
 }
@@ -283,7 +280,7 @@ func tokenNewline(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: "the authorization token's file ends in a line break, which becomes part of the token",
 		Evidence: []string{f.TokenFile.Path + " holds a line break"},
-		Affects:  which(f, func(l look) bool { return l.sdk != Ruby && l.sdk != JavaV1 }),
+		Affects:  which(f, func(l look) bool { return !l.trims }),
 		Fix:      "write it without one, where it is mounted from", Commands: append(f.mounts(f.TokenFile.Path), `printf %s "$TOKEN" > FILE`),
 	}
 }
@@ -322,7 +319,7 @@ func proxyTakes(f *Facts) *Finding {
 		reaches := slices.ContainsFunc(c.Steps, func(s Step) bool { return strings.Contains(s.Why, "goes through") })
 		return reaches && (imds && l.proxyIMDS || !imds && l.proxyContainer)
 	})
-	proxy := f.proxyFor(host)
+	proxy := f.proxyOf(host) // the hits are those it concerns
 	if proxy == "" || len(hit) == 0 {
 		return nil
 	}
@@ -330,7 +327,7 @@ func proxyTakes(f *Facts) *Finding {
 		Severity: Error, What: proxy + " takes the requests for credentials along: they fail, or the proxy sees the secrets",
 		Evidence: []string{"environment: " + proxy + "=" + f.text(proxy) + ", and NO_PROXY does not name " + host + " literally"},
 		Affects:  hit, Fix: "except the link-local addresses, each by itself: Python knows no prefixes there",
-		Commands: []string{"export NO_PROXY=\"$NO_PROXY,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23\" no_proxy=\"$NO_PROXY\""},
+		Commands: []string{"export NO_PROXY=\"$NO_PROXY,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,127.0.0.1\" no_proxy=\"$NO_PROXY\""},
 	}
 }
 

@@ -217,20 +217,47 @@ func v1Fallback(f *Facts) *Finding {
 	}
 }
 
-// v2Required matters only to clients without tokens, which no SDK of today is.
+// v2Required is a token that nobody gives, or a client that asks for none.
 func v2Required(f *Facts) *Finding {
-	if f.IMDS.V1.Status != 401 || f.IMDS.Token.Outcome != Answered || f.IMDS.Token.OK() || f.IMDS.Token.Status == 429 {
+	if hit := which(f, func(l look) bool { return l.tokenless() && reaches(f, l.sdk, inIMDS.name) }); len(hit) > 0 {
+		return &Finding{
+			Severity: Error, What: "taskrole's metadata service requires a token (IMDSv2), and " + list(hit) + " asks without one",
+			Evidence: append([]string{"configuration: imds of the role " + f.roleName() + " is v2-only"}, f.tokenless(hit)...), Affects: hit,
+			Fix: "take a client that asks for a token, or set imds to v1-and-v2 in the role", Commands: []string{"taskrole config check"},
+		}
+	}
+	if f.IMDS.V1.Status != 401 || f.IMDS.Token.Outcome != Answered || f.IMDS.Token.Status == 429 {
 		return nil
 	}
-	hit := needsIMDS(f)
+	if !f.IMDS.Token.OK() {
+		if hit := needsIMDS(f); len(hit) > 0 {
+			return &Finding{
+				Severity: Error, What: "the metadata service requires a token and gives none",
+				Evidence: []string{f.IMDS.Token.says(), f.IMDS.V1.says()}, Affects: hit,
+				Fix: "look at what stands between: a proxy adds X-Forwarded-For, or PUT is not let through", Commands: f.instead(),
+			}
+		}
+		return nil
+	}
+	hit := which(f, func(l look) bool { return l.onlyV1 && reaches(f, l.sdk, inIMDS.name) })
 	if len(hit) == 0 {
 		return nil
 	}
 	return &Finding{
-		Severity: Error, What: "the metadata service requires a token and gives none",
-		Evidence: []string{f.IMDS.Token.says(), f.IMDS.V1.says()}, Affects: hit,
-		Fix: "look at what stands between: a proxy adds X-Forwarded-For, or PUT is not let through", Commands: f.instead(),
+		Severity: Error, What: "the metadata service requires a token (IMDSv2), and " + list(hit) + " asks without one",
+		Evidence: append([]string{f.IMDS.V1.says()}, f.tokenless(hit)...), Affects: hit,
+		Fix: "take a version that asks for a token, or give the container a role: at the address of ECS it needs none", Commands: f.instead(),
 	}
+}
+
+// tokenless are the libraries that show it.
+func (f *Facts) tokenless(sdks []SDK) (evidence []string) {
+	for _, s := range sdks {
+		if l, ok := f.LibraryOf(s); ok && f.beforeTokens(s) {
+			evidence = append(evidence, l.Path+": "+s.Title()+" "+l.Version+"; the first that asks for a token is "+tokensSince[s])
+		}
+	}
+	return evidence
 }
 
 func imdsOff(f *Facts) *Finding {

@@ -28,6 +28,10 @@ const (
 	CRT      SDK = "crt"
 )
 
+// IMDSv1 is no SDK but any client that asks the instance's metadata without a token: a script with curl, a library of
+// long ago. It is judged only where somebody names it.
+const IMDSv1 SDK = "imdsv1-only"
+
 // SDKs are all of them, in the order they are shown.
 func SDKs() []SDK {
 	return []SDK{Botocore, CLIv2, GoV2, GoV1, JSv3, JSv2, JavaV2, JavaV1, Rust, Ruby, PHP, DotNet, Cpp, CRT}
@@ -45,10 +49,17 @@ type traits struct {
 	security bool
 	// partialStops: one key variable without the other ends the chain.
 	partialStops bool
+	// partialFileStops: a key id without a secret in a profile does.
+	partialFileStops bool
+	// expiry: AWS_CREDENTIAL_EXPIRATION counts, and keys that have ended are an error. refusesEnded: so they are where the
+	// container endpoint serves them.
+	expiry, refusesEnded bool
 	// profiles are the variables that name a profile, the stronger first.
 	profiles []string
 	// missingStops: a profile that is named and does not exist ends the chain.
 	missingStops bool
+	// missingFirst: it does so before anything else is looked at.
+	missingFirst bool
 	// fullFirst: AWS_CONTAINER_CREDENTIALS_FULL_URI before the relative one.
 	fullFirst bool
 	// emptyCounts: a URI variable that is set but empty counts as set.
@@ -57,8 +68,16 @@ type traits struct {
 	containerFalls bool
 	// proxyContainer and proxyIMDS: HTTP_PROXY is used for them.
 	proxyContainer, proxyIMDS bool
-	// noV1: speaks only version 2 of IMDS. strict: also without a lifetime in the header of the token's answer.
-	noV1 bool
+	// proxyLoopback: also for what is on loopback.
+	proxyLoopback bool
+	// loose: a document of the container endpoint needs no token and no end.
+	loose bool
+	// trims: a line break at the end of the authorization token's file does no harm.
+	trims bool
+	// ends5xx: an error of the metadata service at the token's request ends the step.
+	ends5xx bool
+	// noV1: speaks only version 2 of IMDS. onlyV1: only version 1.
+	noV1, onlyV1 bool
 	// regions are the variables of the region; imdsRegion: it is also asked of IMDS.
 	regions    []string
 	imdsRegion bool
@@ -84,69 +103,73 @@ var (
 var specs = map[SDK]traits{
 	Botocore: {
 		title: "boto3, botocore, AWS CLI v1", security: true, partialStops: true, profiles: []string{"AWS_DEFAULT_PROFILE", "AWS_PROFILE"},
-		missingStops: true, emptyCounts: true, proxyIMDS: true, regions: defaultRegion, hosts: literalHosts(all), disabled: onlyTrue,
+		missingStops: true, missingFirst: true, partialFileStops: true, expiry: true, refusesEnded: true,
+		emptyCounts: true, proxyIMDS: true, regions: defaultRegion, hosts: literalHosts(all), disabled: onlyTrue,
 		identityStops: true, idNeedsRole: true,
-		nothing:  "Unable to locate credentials. You can configure credentials by running \"aws configure\".",
+		nothing:  "Unable to locate credentials",
 		noRegion: "You must specify a region.",
 	},
 	CLIv2: {
 		title: "AWS CLI v2", security: true, partialStops: true, profiles: []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"},
-		missingStops: true, emptyCounts: true, proxyIMDS: true, regions: bothRegions, imdsRegion: true, hosts: literalHosts(all), disabled: onlyTrue,
+		missingStops: true, missingFirst: true, partialFileStops: true, expiry: true, refusesEnded: true,
+		emptyCounts: true, proxyIMDS: true, regions: bothRegions, imdsRegion: true, hosts: literalHosts(all), disabled: onlyTrue,
 		identityStops: true, idNeedsRole: true,
-		nothing:  "Unable to locate credentials. You can configure credentials by running \"aws configure\".",
+		nothing:  "Unable to locate credentials. You can configure credentials by running \"aws …\".", // configure, later login
 		noRegion: "You must specify a region.",
 	},
 	GoV2: {
 		title: "AWS SDK for Go v2", aliases: javaNames, profiles: []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"}, missingStops: true,
-		proxyContainer: true, proxyIMDS: true, regions: bothRegions, hosts: literalHosts(all), disabled: onlyTrue,
+		missingFirst: true, partialFileStops: true, loose: true, proxyContainer: true, proxyIMDS: true, regions: bothRegions, hosts: literalHosts(all), disabled: onlyTrue,
 		identityStops: true, idNeedsRole: true,
 		nothing:  "failed to refresh cached credentials, no EC2 IMDS role found",
 		noRegion: "Invalid Configuration: Missing Region",
 	},
 	GoV1: {
-		title: "AWS SDK for Go v1", aliases: javaNames, profiles: awsProfile, fullFirst: true, proxyContainer: true, proxyIMDS: true,
+		title: "AWS SDK for Go v1", aliases: javaNames, profiles: awsProfile, fullFirst: true, loose: true, proxyContainer: true, proxyIMDS: true,
 		regions: awsRegion, hosts: literalHosts(all), disabled: onlyTrue, identityStops: true, idNeedsRole: true,
 		nothing:  "NoCredentialProviders: no valid providers in chain",
 		noRegion: "MissingRegion: could not find region configuration",
 	},
 	JSv3: {
 		title: "AWS SDK for JavaScript v3", profiles: awsProfile, regions: awsRegion, imdsRegion: true, hosts: literalHosts(all), disabled: anyValue,
-		identityStops: true,
-		nothing:       "CredentialsProviderError: Could not load credentials from any providers",
-		noRegion:      "Region is missing",
+		identityStops: true, trims: true,
+		nothing:  "CredentialsProviderError: Could not load credentials from any providers",
+		noRegion: "Region is missing",
 	},
 	JSv2: {
 		title: "AWS SDK for JavaScript v2", aliases: [][2]string{{"AMAZON_ACCESS_KEY_ID", "AMAZON_SECRET_ACCESS_KEY"}}, profiles: awsProfile,
-		containerFalls: true, regions: awsRegion, hosts: literalHosts([]string{"localhost", "127.0.0.1", "169.254.170.23"}), disabled: notEmpty,
-		nothing:  "Missing credentials in config",
+		containerFalls: true, regions: awsRegion, hosts: literalHosts([]string{"localhost", "127.0.0.1", "169.254.170.23"}), disabled: notEmpty, ends5xx: true,
+		nothing:  "Could not load credentials from any providers",
 		noRegion: "ConfigError: Missing region in config",
 	},
 	JavaV2: {
-		title: "AWS SDK for Java v2", profiles: awsProfile, containerFalls: true, regions: awsRegion, imdsRegion: true, hosts: literalHosts(all),
-		disabled: onlyTrue,
+		title: "AWS SDK for Java v2", profiles: awsProfile, containerFalls: true, loose: true, regions: awsRegion, imdsRegion: true,
+		hosts: literalHosts(all), disabled: anyValue, // what is neither true nor false is an error
 		nothing:  "Unable to load credentials from any of the providers in the chain AwsCredentialsProviderChain",
 		noRegion: "Unable to load region from any of the providers in the chain",
 	},
 	JavaV1: {
-		title: "AWS SDK for Java v1", aliases: javaNames, profiles: awsProfile, regions: awsRegion, imdsRegion: true,
-		hosts: literalHosts([]string{"localhost", "127.0.0.1"}), disabled: onlyTrue,
+		title: "AWS SDK for Java v1", aliases: javaNames, profiles: awsProfile, emptyCounts: true, loose: true, refusesEnded: true, ends5xx: true,
+		regions: awsRegion, imdsRegion: true, hosts: literalHosts(all), disabled: onlyTrue,
 		nothing:  "Unable to load AWS credentials from any provider in the chain",
 		noRegion: "Unable to find a region via the region provider chain",
 	},
 	Rust: {
 		title: "AWS SDK for Rust", aliases: [][2]string{{"AWS_ACCESS_KEY_ID", "SECRET_ACCESS_KEY"}}, profiles: awsProfile, noV1: true,
-		regions: bothRegions, imdsRegion: true, hosts: literalHosts(all), disabled: onlyTrue, identityStops: true, idNeedsRole: true,
+		partialFileStops: true, emptyCounts: true, proxyContainer: true, proxyIMDS: true, proxyLoopback: true,
+		regions: bothRegions, imdsRegion: true, hosts: literalHosts(all), disabled: onlyTrue, identityStops: true,
 		nothing:  "the credential provider was not enabled",
 		noRegion: "A region must be set when sending requests",
 	},
 	Ruby: {
 		title: "AWS SDK for Ruby v3", aliases: append(slices.Clone(javaNames), [2]string{"AMAZON_ACCESS_KEY_ID", "AMAZON_SECRET_ACCESS_KEY"}),
-		profiles: awsProfile, proxyIMDS: true, regions: bothRegions, hosts: literalHosts(all), disabled: onlyTrue,
-		nothing:  "Aws::Errors::MissingCredentialsError: unable to sign request without credentials set",
+		profiles: []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"}, emptyCounts: true, loose: true, trims: true, identityStops: true, proxyIMDS: true,
+		regions: bothRegions, hosts: literalHosts(all), disabled: onlyTrue,
+		nothing:  "unable to sign request without credentials set",
 		noRegion: "Aws::Errors::MissingRegionError: missing keyword :region",
 	},
 	PHP: {
-		title: "AWS SDK for PHP v3", profiles: awsProfile, proxyIMDS: true, regions: awsRegion, hosts: literalHosts(all), disabled: onlyTrue,
+		title: "AWS SDK for PHP v3", profiles: awsProfile, ends5xx: true, proxyIMDS: true, regions: awsRegion, hosts: literalHosts(all), disabled: onlyTrue,
 		nothing:  "Error retrieving credentials from the instance profile metadata service.",
 		noRegion: "Missing required client configuration options: region",
 	},
@@ -165,6 +188,10 @@ var specs = map[SDK]traits{
 		title: "AWS Common Runtime", profiles: awsProfile, hosts: literalHosts(all),
 		disabled: func(v string) bool { return v != "" && !strings.EqualFold(v, "false") },
 		nothing:  "Valid credentials could not be sourced by the default chain",
+	},
+	IMDSv1: {
+		title: "a client that speaks only IMDSv1", onlyV1: true,
+		hosts: func(string) bool { return true }, disabled: func(string) bool { return false }, // it reads no variable at all
 	},
 }
 
@@ -197,25 +224,13 @@ func notEmpty(v string) bool { return v != "" }
 func (s SDK) Title() string { return specs[s].title }
 
 // Valid says whether the chain of s is known.
-func (s SDK) Valid() bool { return slices.Contains(SDKs(), s) }
+func (s SDK) Valid() bool { return s == IMDSv1 || slices.Contains(SDKs(), s) }
 
-// refuses says why s does not ask a full URI, or "".
-func (s SDK) refuses(raw string) string {
+// refuses says what the user reads where the SDK does not ask a full URI, or "".
+func (l look) refuses(raw string) string {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme == "https" {
+	if err != nil || u.Scheme == "https" || l.hosts(u.Hostname()) {
 		return ""
 	}
-	host := u.Hostname()
-	if specs[s].hosts(host) {
-		return ""
-	}
-	switch s {
-	case Botocore, CLIv2:
-		return "Unsupported host '" + host + "'.  Can only retrieve metadata from a loopback address or one of these hosts: " +
-			"169.254.170.2, 169.254.170.23, fd00:ec2::23, localhost"
-	case GoV1, GoV2:
-		return "invalid endpoint host, \"" + host + "\", only loopback/ecs/eks hosts are allowed"
-	default:
-		return "the host " + host + " is not allowed"
-	}
+	return l.hostsSees(u.Hostname())
 }

@@ -101,7 +101,8 @@ func parseSDKs(names []string) ([]diagnose.SDK, error) {
 	var sdks []diagnose.SDK
 	for _, n := range names {
 		if n == "all" {
-			return diagnose.SDKs(), nil
+			sdks = append(sdks, diagnose.SDKs()...)
+			continue
 		}
 		s := diagnose.SDK(n)
 		if !s.Valid() {
@@ -109,7 +110,7 @@ func parseSDKs(names []string) ([]diagnose.SDK, error) {
 			for _, k := range diagnose.SDKs() {
 				known = append(known, string(k))
 			}
-			return nil, fault.New(fault.Usage, fmt.Sprintf("there is no SDK %q", n), "use all or some of "+strings.Join(known, ", "))
+			return nil, fault.New(fault.Usage, fmt.Sprintf("there is no SDK %q", n), "use all or some of "+strings.Join(known, ", ")+", or "+string(diagnose.IMDSv1))
 		}
 		sdks = append(sdks, s)
 	}
@@ -321,7 +322,7 @@ func (d *doctor) configured(f *diagnose.Facts, c container.Container) {
 	role, err := d.cfg.Role(name)
 	if err == nil {
 		f.Role.Sent = sent(role)
-		f.Role.ARN = cmp.Or(f.Role.ARN, role.ARN.String())
+		f.Role.ARN, f.Role.IMDS = cmp.Or(f.Role.ARN, role.ARN.String()), string(role.IMDS)
 	}
 	if f.Role.Name != "" {
 		return

@@ -63,6 +63,12 @@ func (p *Process) ask(ctx context.Context, r *raw, f *diagnose.Facts) {
 			f.Container = a
 		})
 	}
+	if full, ok := fullURL(r); ok && r.text["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] != "" {
+		wg.Go(func() {
+			f.Full, _ = p.get(ctx, http.MethodGet, full, http.Header{"Accept": {"application/json"}})
+			f.Full.URL = shown("_FULL_URI", full)
+		})
+	}
 	base, ok := metadataURL(r)
 	if !ok {
 		p.unseen = append(p.unseen, "the metadata service: AWS_EC2_METADATA_SERVICE_ENDPOINT leads elsewhere than to this host or its link, and is not asked")
@@ -158,6 +164,10 @@ func containerURL(r *raw) (string, bool) {
 	if rel := r.text["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"]; rel != "" {
 		return "http://" + address.ECS.Addr().String() + rel, strings.HasPrefix(rel, "/")
 	}
+	return fullURL(r)
+}
+
+func fullURL(r *raw) (string, bool) {
 	full := r.text["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
 	if full == "" {
 		return "", false

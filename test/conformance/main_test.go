@@ -35,6 +35,9 @@ var (
 	table   = flag.Bool("table", true, "run the table; without it, the cells of the last conformance.json are kept")
 	results = flag.String("results", "../../build", "directory of conformance.txt and conformance.json")
 	page    = flag.String("page", "", "Markdown file to write after a complete run")
+
+	doctorOnly = flag.String("doctor-only", "", "conditions in which the doctor is compared, a regular expression; empty is all of them")
+	doctorPage = flag.String("doctor-page", "", "Markdown file to write after the doctor was compared with every client")
 )
 
 // engine is one of the two Docker versions.
