@@ -30,6 +30,9 @@ type AuditQuery struct {
 // auditLimit bounds an audit of a host with many containers.
 const auditLimit = 2 * time.Minute
 
+// listLimit bounds the question for an engine's containers, which needs milliseconds.
+const listLimit = 5 * time.Second
+
 // atOnce is how many containers are looked at at a time.
 const atOnce = 8
 
@@ -72,22 +75,34 @@ type survey struct {
 // survey looks at every container and image of every engine.
 func (d *doctor) survey(ctx context.Context) *survey {
 	s := &survey{doctor: d, roles: map[container.ID]control.Attached{}, slots: make(chan struct{}, atOnce), seen: map[container.ID]bool{}}
-	if list, err := control.List(ctx, d.socket); err == nil { // without an agent nobody has a role of it
-		for _, a := range list.Containers {
+	d.askAgent(ctx)
+	if a := <-d.answer; a.err == nil { // without an agent nobody has a role of it
+		for _, a := range a.list.Containers {
 			s.roles[a.ID] = a
 		}
 	}
+	var engines sync.WaitGroup
 	for _, a := range d.engines {
-		if err := s.engine(ctx, a); err != nil {
-			s.add(audit.Blind(audit.Holder{Kind: "engine", Engine: a.name, Name: a.name}, fault.As(err).What))
-			if s.mute == nil {
-				s.mute = err
+		engines.Go(func() {
+			if err := s.engine(ctx, a); err != nil {
+				s.add(audit.Blind(audit.Holder{Kind: "engine", Engine: a.name, Name: a.name}, clean(fault.As(err).What)))
+				s.fail(err)
 			}
-		}
+		})
 	}
+	engines.Wait()
 	s.watched(ctx)
 	s.wg.Wait()
 	return s
+}
+
+// fail remembers that an engine did not answer.
+func (s *survey) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mute == nil {
+		s.mute = err
+	}
 }
 
 func (s *survey) add(h ...audit.Holding) {
@@ -111,13 +126,15 @@ func (s *survey) engine(ctx context.Context, a api) error {
 	if err != nil {
 		return err
 	}
-	ids, err := e.Containers(ctx)
+	asking, cancel := context.WithTimeout(ctx, listLimit)
+	ids, err := e.Containers(asking)
+	cancel()
 	if err != nil {
 		return errors.Join(err, e.Close())
 	}
+	s.described(ids)
 	var wg sync.WaitGroup
 	for _, id := range ids {
-		s.seen[container.ID(id)] = true
 		wg.Add(1)
 		s.look(func() []audit.Holding {
 			defer wg.Done()
@@ -130,6 +147,15 @@ func (s *survey) engine(ctx context.Context, a api) error {
 	}
 	wg.Wait()
 	return errors.Join(err, e.Close())
+}
+
+// described notes that an engine vouches for these.
+func (s *survey) described(ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		s.seen[container.ID(id)] = true
+	}
 }
 
 // watched looks at the containers that no engine has described, by the processes that watch over them.
@@ -186,7 +212,7 @@ func (s *survey) holder(ctx context.Context, engine string, e *docker.Engine, id
 
 // running looks at the process of a container.
 func (s *survey) running(ctx context.Context, h audit.Holder, pid int) []audit.Holding {
-	f, _, err := s.process(ctx, pid)
+	f, err := s.process(ctx, pid)
 	if fault.CodeOf(err) == fault.ContainerGone {
 		return nil
 	}

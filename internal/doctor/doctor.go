@@ -16,13 +16,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"taskrole/internal/config"
 	"taskrole/internal/container"
 	"taskrole/internal/control"
 	"taskrole/internal/diagnose"
-	"taskrole/internal/engine/docker"
 	"taskrole/internal/engine/monitors"
 	"taskrole/internal/facts"
 	"taskrole/internal/fault"
@@ -127,6 +127,7 @@ type doctor struct {
 	// engines are those that can be asked, and docker is Docker's address, "" for none.
 	engines []api
 	docker  string
+	answer  chan answer // of the agent
 	unseen  []string
 }
 
@@ -154,16 +155,14 @@ func (d *doctor) settings() {
 }
 
 func (d *doctor) report(ctx context.Context) (*Report, error) {
+	if d.query.Container != "" || d.query.PID != 0 {
+		d.askAgent(ctx)
+	}
 	switch {
 	case d.query.Container != "":
 		return d.container(ctx)
 	case d.query.PID != 0:
-		f, id, err := d.process(ctx, d.query.PID)
-		if err != nil {
-			return nil, err
-		}
-		d.agent(ctx, f, id, d.lookup(ctx, f, id), nil)
-		return d.conclude(f), nil
+		return d.byNumber(ctx)
 	case d.query.Image != "":
 		return d.plan(ctx), nil
 	default:
@@ -197,60 +196,89 @@ func open(ctx context.Context, pid int) (*facts.Process, error) {
 	}
 }
 
-// process looks at a process; id is that of its container, or "".
-func (d *doctor) process(ctx context.Context, pid int) (f *diagnose.Facts, id container.ID, err error) {
+// process looks at a process.
+func (d *doctor) process(ctx context.Context, pid int) (f *diagnose.Facts, err error) {
 	for range looks {
 		p, err := open(ctx, pid)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
-		f, id = p.Look(ctx), container.ID(p.ContainerID())
+		f = p.Look(ctx)
 		again := p.Replaced(ctx)
 		_ = p.Close() // descriptors for looking only
 		if !again {
 			break
 		}
 	}
-	return f, id, nil
+	return f, nil
+}
+
+// byNumber looks at a process, and asks the engines meanwhile whose it is.
+func (d *doctor) byNumber(ctx context.Context) (*Report, error) {
+	p, err := open(ctx, d.query.PID)
+	if err != nil {
+		return nil, err
+	}
+	id := container.ID(p.ContainerID())
+	_ = p.Close() // descriptors for looking only
+	var whose found
+	var unseen []string
+	var asking sync.WaitGroup
+	asking.Go(func() { whose, unseen = d.lookup(ctx, d.query.PID, id) })
+	f, err := d.process(ctx, d.query.PID)
+	asking.Wait()
+	if err != nil {
+		return nil, err
+	}
+	d.unseen = append(d.unseen, unseen...)
+	f.Subject.Container = id.Short()
+	if whose.engine != "" {
+		whose.PID = d.query.PID // this one runs, whatever the engine says of the first
+		known(f, whose)
+		id = whose.ID
+	}
+	whose.ID = id
+	d.agent(f, whose.Container, nil)
+	return d.conclude(f), nil
 }
 
 // lookup asks the engines who the process's container is. Where none says so, its monitor may know a name.
-func (d *doctor) lookup(ctx context.Context, f *diagnose.Facts, id container.ID) container.Container {
+func (d *doctor) lookup(ctx context.Context, pid int, id container.ID) (found, []string) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	c := container.Container{ID: id}
+	var s search
 	if id != "" {
-		f.Subject.Container = id.Short()
+		var wg sync.WaitGroup
 		for _, a := range d.engines {
-			i, err := a.inspect(ctx, string(id))
-			if err == nil {
-				known(f, i, a.name)
-				return i.Container
-			}
-			if fault.CodeOf(err) != fault.NotFound {
-				d.unseen = append(d.unseen, "what "+a.name+" says of the container: "+fault.As(err).What)
-			}
+			wg.Go(func() { s.ask(ctx, a, string(id)) })
 		}
+		wg.Wait()
+	}
+	if len(s.found) > 0 {
+		return s.found[0], nil
 	}
 	list, err := monitors.Running(ctx)
 	if err != nil {
-		d.unseen = append(d.unseen, "some containers' monitors: "+err.Error())
+		s.silent(err)
+	}
+	var unseen []string
+	for _, err := range s.mute {
+		unseen = append(unseen, "what an engine says of the container: "+clean(fault.As(err).What))
 	}
 	for _, m := range list {
-		if m.PID == f.Subject.PID || id != "" && m.ID == id {
-			w := fromMonitor(m)
-			known(f, w.Inspected, w.engine)
-			c.ID = m.ID
+		if m.PID == pid || id != "" && m.ID == id {
+			return fromMonitor(m), unseen
 		}
 	}
-	return c
+	return found{}, unseen
 }
 
 // known puts the engine's words into the facts.
-func known(f *diagnose.Facts, i docker.Inspected, engine string) {
-	f.Subject.Engine, f.Subject.Container, f.Subject.Image, f.Subject.Network = engine, clean(i.Title()), clean(i.Image), clean(i.Network)
-	if i.PID == 0 {
-		f.Subject.NotRunning, f.Subject.Stopped = true, clean(i.Error)
+func known(f *diagnose.Facts, c found) {
+	f.Subject.Engine, f.Subject.EngineUser = c.engine, c.uid
+	f.Subject.Container, f.Subject.Image, f.Subject.Network = clean(c.Title()), clean(c.Image), clean(c.Network)
+	if c.PID == 0 {
+		f.Subject.NotRunning, f.Subject.Stopped = true, clean(c.Error)
 	}
 }
 
@@ -262,29 +290,44 @@ func (d *doctor) container(ctx context.Context) (*Report, error) {
 	}
 	f := &diagnose.Facts{}
 	if c.PID != 0 {
-		if f, _, err = d.process(ctx, c.PID); err != nil {
+		if f, err = d.process(ctx, c.PID); err != nil {
 			return nil, err
 		}
 	} else {
 		facts.Recorded(c.Env, f)
 		d.unseen = append(d.unseen, "its process: the container does not run ("+c.Status+"), so that only what the engine wrote down is looked at")
 	}
-	known(f, c.Inspected, c.engine)
-	if c.uid != 0 {
-		f.Subject.EngineUser = c.uid
-	}
+	known(f, c)
 	if !c.Known {
 		d.unseen = append(d.unseen, "its image, labels and network as "+c.engine+" has them: the container was found by the process that watches over it")
 	}
 	d.images(ctx, f, c)
-	d.agent(ctx, f, c.ID, c.Container, c.Devices)
+	d.agent(f, c.Container, c.Devices)
 	return d.conclude(f), nil
 }
 
-// agent asks the agent and the configuration about the container.
-func (d *doctor) agent(ctx context.Context, f *diagnose.Facts, id container.ID, c container.Container, devices []string) {
+// answer is what the agent says.
+type answer struct {
+	list control.ListReply
+	err  error
+}
+
+// askAgent asks the agent, which may be long in answering, beside everything else.
+func (d *doctor) askAgent(ctx context.Context) {
+	d.answer = make(chan answer, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, askLimit)
+		defer cancel()
+		list, err := control.List(ctx, d.socket)
+		d.answer <- answer{list, err}
+	}()
+}
+
+// agent says what the agent and the configuration say about the container.
+func (d *doctor) agent(f *diagnose.Facts, c container.Container, devices []string) {
 	f.Role.Wanted = wanted(f, c, devices, d.cfg)
-	list, err := control.List(ctx, d.socket)
+	a := <-d.answer
+	list, err, id := a.list, a.err, c.ID
 	switch fault.CodeOf(err) {
 	case "":
 		f.Role.Asked = diagnose.AgentUp
@@ -294,7 +337,7 @@ func (d *doctor) agent(ctx context.Context, f *diagnose.Facts, id container.ID, 
 		d.unseen = append(d.unseen, "what the agent says: "+fault.As(err).What)
 	}
 	for _, a := range list.Containers {
-		if id != "" && a.ID == id || a.PID == f.Subject.PID && a.PID != 0 {
+		if a.PID == f.Subject.PID && a.PID != 0 || unique(id) && a.ID == id {
 			f.Role.Name, f.Role.ARN = a.Role, a.RoleARN
 			f.Role.Missing, f.Role.Gone = missing(a.Endpoints, f.Net), a.Missing
 			if a.Trouble != nil {
@@ -308,6 +351,12 @@ func (d *doctor) agent(ctx context.Context, f *diagnose.Facts, id container.ID, 
 		}
 	}
 	d.configured(f, c)
+}
+
+// unique says that no two engines, nor two of containerd's namespaces, have a container of this id.
+func unique(id container.ID) bool {
+	const drawn = 64
+	return len(id) == drawn
 }
 
 // trouble is what the agent says about a container.

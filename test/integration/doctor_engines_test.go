@@ -69,14 +69,23 @@ func TestDoctorFindsNothingWrongWithTheHealthy(t *testing.T) {
 				t.Cleanup(func() { _, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "network", "rm", "healthy-internal") })
 				networks = append(networks, ec2.NetworkCustom, "healthy-internal")
 			}
+			if w.kind == engineroot.Podman {
+				w.must(t, "pod", "create", "--name=healthy", "--network=none", "--cgroup-parent=/"+w.docker.Cgroup()+"/c")
+				t.Cleanup(func() {
+					_, _ = w.docker.Exec(context.WithoutCancel(t.Context()), "pod", "rm", "--force", "--time=0", "healthy")
+				})
+				networks = append(networks, pod)
+			}
 			worst := 0.0
 			for n, network := range networks {
-				for role, c := range map[string]ec2.Container{
-					"reader": {Role: "reader"}, "": {Env: session},
-				} {
-					c.Network, c.Options, c.Env = network, confined, append(slices.Clone(c.Env), regions...)
+				for role, c := range w.healthy(network) {
+					c.Env = append(slices.Clone(c.Env), regions...)
 					c.Name = fmt.Sprintf("healthy-%d%s", n, role)
-					w.live(t, c)
+					id := w.live(t, c)
+					role, late := strings.CutPrefix(role, "late-")
+					if late {
+						(cell{world: w}).gets(t, id, role)
+					}
 					for _, args := range [][]string{{c.Name, "--sdk=all"}, {c.Name}} {
 						d := w.diagnose(t, args...)
 						if len(d.Findings) > 0 || d.Role != role || d.Seconds > 2 {
@@ -89,6 +98,25 @@ func TestDoctorFindsNothingWrongWithTheHealthy(t *testing.T) {
 			t.Logf("%s: %d networks with and without a role, nothing found; the slowest took %.2f s", w.docker.Name(), len(networks), worst)
 		})
 	}
+}
+
+// pod is a network of Podman's: that of the pod healthy.
+const pod ec2.Network = "pod"
+
+// healthy are the ways to have credentials on a network, by role.
+func (w *world) healthy(network ec2.Network) map[string]ec2.Container {
+	options := confined
+	if network == pod {
+		network, options = "", append(slices.Clone(confined), "--pod=healthy")
+	}
+	all := map[string]ec2.Container{
+		"reader": {Network: network, Options: options, Role: "reader"},
+		"":       {Network: network, Options: options, Env: session},
+	}
+	if shared := network == ec2.NetworkHost || strings.HasPrefix(string(network), "container:"); w.kind == engineroot.Docker && !shared {
+		all["late-reader"] = ec2.Container{Network: network, Options: options, Labels: map[string]string{"taskrole": "reader"}}
+	}
+	return all
 }
 
 // TestDoctorOverIPv6: where Docker 20.10 has switched it off, and where it is on, with a role and without.
@@ -186,10 +214,8 @@ func TestDoctorWithoutAgentAndEngine(t *testing.T) {
 		onOther(t, e, func(t *testing.T, w *world) {
 			id := w.live(t, ec2.Container{Network: ec2.NetworkNone, Name: "alone", Env: slices.Concat(session[:2], regions)})
 			config := filepath.Join(t.TempDir(), "config.yaml")
-			text := strings.NewReplacer(w.socket(), "/nowhere/agent.sock", w.docker.Host(), "none").Replace(w.config())
-			if w.kind == engineroot.Docker { // what needs Docker's word
-				text = strings.NewReplacer(`{name: "keeper-*"}`, "{any: true}", "    task_metadata: true\n", "").Replace(text)
-			}
+			text := strings.NewReplacer(w.socket(), "/nowhere/agent.sock", w.docker.Host(), "none",
+				`{name: "keeper-*"}`, "{any: true}", "    task_metadata: true\n", "").Replace(w.config()) // without what needs an engine's word
 			check(t, os.WriteFile(config, []byte(text), 0o600))
 			names := []string{id, string(w.kind) + ":" + id[:12], "oci:" + id, fmt.Sprintf("--pid=%d", w.pid(t, id))}
 			if w.kind == engineroot.Podman {
