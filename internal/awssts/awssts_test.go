@@ -175,6 +175,18 @@ func TestWhatAWSSaysBecomesOneSentence(t *testing.T) {
 			"AWS refuses the role arn:aws:iam::123456789012:role/team/app: UnknownError",
 			"let its trust policy name this host's own role, and let the agent's own role call sts:AssumeRole on it", 1,
 		},
+		"denied_explicitly": {
+			403, "AccessDenied", denied + " with an explicit deny in a service control policy", fault.STSDenied, "",
+			`no other policy can allow it again: except arn:aws:iam::123456789012:role/ec2-instance-role from the Deny; "taskrole roles --check" says more`, 1,
+		},
+		"tags_denied": {
+			403, "AccessDenied", strings.Replace(denied, "sts:AssumeRole", "sts:TagSession", 1), fault.STSDenied, "",
+			"let its trust policy allow arn:aws:iam::123456789012:role/ec2-instance-role sts:TagSession too, or take tags out of the configuration", 1,
+		},
+		"too_long": {
+			400, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.", fault.STSDenied, "",
+			"lower duration of the role in the configuration, or raise the role's MaxSessionDuration in IAM", 1,
+		},
 		"validation": {
 			400, "ValidationError", "1 validation error\ndetected.", fault.STSDenied,
 			"AWS refuses the role arn:aws:iam::123456789012:role/team/app: ValidationError: 1 validation error detected", "", 1,

@@ -55,7 +55,11 @@ func explain(err error, subject string) *fault.Error {
 		return fault.Wrap(err, fault.STSUnreachable, "STS is broken at the moment: "+code+": "+message, "it is tried again")
 	}
 	// ValidationError, MalformedPolicyDocument, PackedPolicyTooLarge and whatever else is wrong with the request.
-	return fault.Wrap(err, fault.STSDenied, "AWS refuses "+subject+": "+code+": "+message, hintRequest)
+	hint := hintRequest
+	if strings.Contains(message, "MaxSessionDuration") {
+		hint = "lower duration of the role in the configuration, or raise the role's MaxSessionDuration in IAM"
+	}
+	return fault.Wrap(err, fault.STSDenied, "AWS refuses "+subject+": "+code+": "+message, hint)
 }
 
 // hintDenied says who must be allowed, in the words a trust policy wants: AWS's message names the session, and a
@@ -67,6 +71,12 @@ func hintDenied(message string) string {
 		if strings.HasPrefix(user, "arn:") {
 			who = principal(user)
 		}
+	}
+	switch {
+	case strings.Contains(message, "explicit deny"):
+		return "no other policy can allow it again: except " + who + " from the Deny; \"taskrole roles --check\" says more"
+	case strings.Contains(message, "sts:TagSession"):
+		return "let its trust policy allow " + who + " sts:TagSession too, or take tags out of the configuration"
 	}
 	return "let its trust policy name " + who + ", and let the agent's own role call sts:AssumeRole on it"
 }

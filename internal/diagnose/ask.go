@@ -37,6 +37,8 @@ func (l look) container() result {
 	}
 	a := l.endpoint(variable)
 	switch {
+	case l.ended():
+		return fail("taskrole has no valid credentials for the role "+l.roleName()+" any more", l.containerSees(Answer{Outcome: Answered, Status: 503, Code: codeExpired}))
 	case l.serves(a):
 		return result{
 			verdict: Wins, source: FromContainer, detail: l.roleName(),
@@ -130,6 +132,9 @@ func (f *Facts) serves(a Answer) bool {
 	return a.Taskrole && (a.Code == notThisContainer || a.OK() && f.Role.Name != "")
 }
 
+// ended says that the agent has nothing valid to serve.
+func (f *Facts) ended() bool { return f.Role.Name != "" && f.stopped(codeExpired) != "" }
+
 const notThisContainer = "not-this-container"
 
 // says is an answer in words.
@@ -188,6 +193,8 @@ func (l look) imds() result {
 	}
 	i := l.IMDS
 	switch {
+	case l.ended():
+		return fail("taskrole has no valid credentials for the role " + l.roleName() + " any more")
 	case l.servedByIMDS():
 		return l.ourIMDS()
 	case i.Token.Outcome == NotAsked:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -18,6 +19,9 @@ func quote(s string) string {
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
+
+// yaml is a text in a configuration.
+func yaml(s string) string { return strconv.Quote(s) }
 
 // cli is the command line of the container's engine.
 func (f *Facts) cli() string {

@@ -150,9 +150,21 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	maps.Copy(cases, map[string]findingCase{
-		"no host identity":  {[]string{region, other}, stopped("taskrole: no [host-identity-missing]"), []string{"host-identity-missing"}},
-		"no such role":      {[]string{region, other}, stopped("taskrole: no [role-unknown]"), []string{"role-refused"}},
-		"agent was down":    {[]string{region, other}, stopped("taskrole: no [agent-unreachable]"), []string{"agent-down"}},
+		"no host identity": {[]string{region, other}, stopped("taskrole: no [host-identity-missing]"), []string{"host-identity-missing"}},
+		"no such role":     {[]string{region, other}, stopped("taskrole: no [role-unknown]"), []string{"role-refused"}},
+		"agent was down":   {[]string{region, other}, stopped("taskrole: no [agent-unreachable]"), []string{"agent-down"}},
+		"renewal refused": {[]string{rel, region, other}, func(f *diagnose.Facts) {
+			f.Role = diagnose.Role{Asked: diagnose.AgentUp, Name: "app", Problem: "AWS refuses the role x: User: y is not authorized to perform: sts:AssumeRole [sts-denied]"}
+		}, []string{"sts-refused"}},
+		"renewal refused, and over": {[]string{rel, region, other}, func(f *diagnose.Facts) {
+			f.Role = diagnose.Role{Asked: diagnose.AgentUp, Name: "app", Problem: "the credentials of the role ended at noon; AWS refuses the role x: not authorized [credentials-expired]"}
+		}, []string{"sts-refused"}},
+		"renewal not answered, and over": {[]string{rel, region, other}, func(f *diagnose.Facts) {
+			f.Role = diagnose.Role{Asked: diagnose.AgentUp, Name: "app", Problem: "the credentials of the role ended at noon; STS does not answer [credentials-expired]"}
+		}, []string{"sts-unreachable"}},
+		"no identity for the renewal": {[]string{rel, region, other}, func(f *diagnose.Facts) {
+			f.Role = diagnose.Role{Asked: diagnose.AgentUp, Name: "app", Problem: "the credentials of the role ended at noon; this host has no AWS credentials of its own [credentials-expired]"}
+		}, []string{"host-identity-missing"}},
 		"STS is away":       {[]string{region, other}, stopped("taskrole: STS does not answer [sts-unreachable]"), []string{"sts-unreachable"}},
 		"refused for else":  {[]string{region, other}, stopped("taskrole: no [namespace-shared]"), []string{"start-refused"}},
 		"stopped by itself": {[]string{region, other}, stopped(""), nil},

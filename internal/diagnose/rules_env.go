@@ -43,7 +43,7 @@ func (f *Facts) partialProfile() *Finding {
 	}
 	return &Finding{
 		Severity: Error, What: fmt.Sprintf("profile %q has a key id and no secret", name), Affects: hit,
-		Evidence: []string{fmt.Sprintf("%s: profile %q has no aws_secret_access_key", path, name), "Python stops with PartialCredentialsError"},
+		Evidence: []string{fmt.Sprintf("%s: profile %q has no aws_secret_access_key", path, name), "Python and Go v2 stop there, the others skip the profile"},
 		Fix:      "write all three values into the profile, or take it out", Commands: append(f.mounts(path), f.instead()...),
 	}
 }
@@ -166,7 +166,13 @@ func credentialsExpired(f *Facts) *Finding {
 	}
 }
 
-func ago(d time.Duration) string { return d.Round(time.Second).String() + " ago" }
+func ago(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day {
+		return fmt.Sprintf("%d days ago", d/day)
+	}
+	return d.Round(time.Second).String() + " ago"
+}
 
 func profileMissing(f *Facts) *Finding {
 	var hit []SDK
@@ -224,7 +230,9 @@ func identityIncomplete(f *Facts) *Finding {
 	case f.WebIdentity.State == Read, f.WebIdentity.State == NotLooked:
 		return nil
 	default:
-		x.What, x.Evidence = "the web identity token cannot be read", []string{f.WebIdentity.trouble()}
+		x.What, x.Evidence = fmt.Sprintf("the web identity token cannot be read by user %d", f.Subject.UID), []string{f.WebIdentity.trouble()}
+		x.Fix = "mount the token so that this user may read it, or unset both variables"
+		x.Commands = append(f.mounts(f.WebIdentity.Path), x.Commands...)
 	}
 	return x
 }
@@ -301,6 +309,9 @@ func tokenUnreadable(f *Facts) *Finding {
 	return x
 }
 
+// linkLocal are the addresses that no proxy may have.
+const linkLocal = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,127.0.0.1"
+
 // proxyTakes looks only where the endpoint is needed: a proxy is nothing wrong by itself.
 func proxyTakes(f *Facts) *Finding {
 	host := f.metadataHost()
@@ -327,7 +338,7 @@ func proxyTakes(f *Facts) *Finding {
 		Severity: Error, What: proxy + " takes the requests for credentials along: they fail, or the proxy sees the secrets",
 		Evidence: []string{"environment: " + proxy + "=" + f.text(proxy) + ", and NO_PROXY does not name " + host + " literally"},
 		Affects:  hit, Fix: "except the link-local addresses, each by itself: Python knows no prefixes there",
-		Commands: []string{"export NO_PROXY=\"$NO_PROXY,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,127.0.0.1\" no_proxy=\"$NO_PROXY\""},
+		Commands: []string{`export NO_PROXY="$NO_PROXY,` + linkLocal + `"; export no_proxy="$NO_PROXY"`, f.run("-e NO_PROXY=" + linkLocal + " -e no_proxy=" + linkLocal)},
 	}
 }
 

@@ -61,7 +61,7 @@ func containerUnreachable(f *Facts) *Finding {
 	}
 	return &Finding{
 		Severity: Error, What: "the environment leads to a container endpoint that does not answer",
-		Evidence: []string{a.says(), "variable: " + f.uriFor(traits{})},
+		Evidence: []string{a.says(), "environment: " + f.uriFor(traits{}) + " is set"},
 		Affects:  which(f, func(l look) bool { return reaches(f, l.sdk, inContain.name) }),
 		Fix:      "unset the variable where nothing serves it, or give the container a role",
 		Commands: append(f.unset(envRelative, envFull), f.instead()...),
@@ -173,10 +173,18 @@ func (f *Facts) cutAnswers() bool {
 	return f.IMDS.Token.Outcome == Silent && f.IMDS.V1.Outcome == Answered
 }
 
+// listed is an answer to the question for the role's name.
+func (a Answer) listed() string {
+	if a.OK() {
+		return a.URL + " answers 200"
+	}
+	return a.says()
+}
+
 func (f *Facts) hopEvidence() []string {
 	return []string{
 		f.IMDS.Token.says() + " (PUT, " + f.IMDS.Token.Elapsed.Round(time.Millisecond).String() + ")",
-		f.IMDS.V1.says() + " (GET without a token)",
+		f.IMDS.V1.listed() + " (GET without a token)",
 		"only the answer to PUT carries the hop limit",
 	}
 }
@@ -234,7 +242,10 @@ func v2Required(f *Facts) *Finding {
 			return &Finding{
 				Severity: Error, What: "the metadata service requires a token and gives none",
 				Evidence: []string{f.IMDS.Token.says(), f.IMDS.V1.says()}, Affects: hit,
-				Fix: "look at what stands between: a proxy adds X-Forwarded-For, or PUT is not let through", Commands: f.instead(),
+				Fix: "look at what stands between: a proxy adds X-Forwarded-For, or PUT is not let through; a role of the container's own needs none of it",
+				Commands: append([]string{
+					fmt.Sprintf("nsenter -t %s -n curl -sS -i -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token", f.pid()),
+				}, f.instead()...),
 			}
 		}
 		return nil
@@ -305,7 +316,8 @@ func imdsGuarded(f *Facts) *Finding {
 	return &Finding{
 		Severity: Error, What: "taskrole's guard keeps the container from the host's role, and it has no other",
 		Evidence: []string{t.says(), "configuration: guard is enforce, and the namespace has a route to the metadata service"}, Affects: hit,
-		Fix: "give the container a role of its own, or except it in the configuration", Commands: f.instead(),
+		Fix: "give the container a role of its own, or except it in the configuration", Commands: append(f.instead(), reload),
+		Paste: []Paste{{Where: "into the configuration, to except it", Text: "guard:\n  mode: enforce\n  except:\n    - name: " + yaml(f.Subject.Container)}},
 	}
 }
 
@@ -329,6 +341,7 @@ func imdsUnreachable(f *Facts) *Finding {
 		x.Evidence = append(x.Evidence, "there is no route to "+f.metadataHost()+" (an internal network)")
 	case t.Outcome == Dropped:
 		x.What = "packets to the metadata service are lost: a firewall, or this is no EC2 instance"
+		x.Commands = append(x.Commands, "nft list ruleset | grep -n 169.254", "iptables -S | grep -n 169.254")
 	default:
 		x.What = "the metadata service does not answer: this is no EC2 instance, or it is blocked"
 	}
@@ -359,6 +372,7 @@ func hostRole(f *Facts) *Finding {
 	return &Finding{
 		Severity: Warning, What: "the container acts as the host: it holds the instance's role " + f.IMDS.Role,
 		Evidence: []string{"instance metadata lists the role " + f.IMDS.Role, "no earlier step of the chain has credentials"},
-		Affects:  hit, Fix: "give the container a role of its own, and keep all others from the host's with guard: enforce", Commands: f.instead(),
+		Affects:  hit, Fix: "give the container a role of its own, and keep all others from the host's", Commands: append(f.instead(), reload),
+		Paste: []Paste{{Where: "into the configuration", Text: "guard: enforce"}},
 	}
 }

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,12 +79,17 @@ func roleRefused(f *Facts) *Finding {
 	}
 	x := &Finding{
 		Severity: Error, What: "the configuration does not give this container the role " + f.Role.Wanted,
-		Fix: "add a rule to the role's allow list, or start the container under a name, image or label that has one",
-		Commands: []string{
-			"$EDITOR /etc/taskrole/config.yaml", "taskrole config check && systemctl reload taskrole",
-		},
+		Fix:      "add a rule to the role's allow list, or start the container under a name, image or label that has one",
+		Commands: []string{"taskrole config check " + quote(f.configPath()) + " && systemctl reload taskrole"},
+	}
+	if f.Subject.Container != "" && f.Role.Wanted != "" {
+		x.Paste = []Paste{{
+			Where: "into " + f.configPath(),
+			Text:  "roles:\n  " + f.Role.Wanted + ":\n    allow:\n      - name: " + yaml(f.Subject.Container),
+		}}
 	}
 	if strings.Contains(text, codeUnknown) {
+		x.Paste = nil
 		x.What = "there is no role " + f.Role.Wanted + " in the configuration"
 		x.Fix = "name a role that is there, or add it"
 	}
@@ -147,6 +153,9 @@ func roleNotAttached(f *Facts) *Finding {
 	}
 	return x
 }
+
+// configPath is the file of the agent's configuration.
+func (f *Facts) configPath() string { return cmp.Or(f.Host.ConfigPath, "/etc/taskrole/config.yaml") }
 
 // absence is what says that the container has no role.
 func (f *Facts) absence() string {
@@ -285,6 +294,7 @@ func fileLongLived(f *Facts) *Finding {
 		return nil
 	}
 	slices.Sort(x.Evidence)
+	x.Evidence = slices.Compact(x.Evidence) // one file may be two of them
 	return x
 }
 

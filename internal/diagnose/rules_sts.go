@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -223,6 +224,14 @@ var denying = []struct{ kind, whose, command string }{
 	{"role trust policy", "of the role", ""},
 }
 
+// article is a word's indefinite one.
+func article(word string) string {
+	if strings.ContainsRune("aeiou", rune(word[0])) {
+		return "an"
+	}
+	return "a"
+}
+
 func (r refusal) denied() Finding {
 	x := Finding{
 		What: "a policy denies it in so many words, and no other can allow it again",
@@ -232,7 +241,7 @@ func (r refusal) denied() Finding {
 		if !r.says(d.kind) {
 			continue
 		}
-		x.What = "a " + d.kind + " " + d.whose + " denies it in so many words, and no other can allow it again"
+		x.What = article(d.kind) + " " + d.kind + " " + d.whose + " denies it in so many words, and no other can allow it again"
 		x.Fix = "except " + r.host() + " from the Deny of the " + d.kind
 		switch {
 		case d.command != "":
@@ -298,8 +307,22 @@ func RefusedBySTS(text string, role Role) *Finding {
 	return stsRefused(&Facts{Role: role, Subject: Subject{Stopped: text + " [" + codeSTS + "]"}})
 }
 
+// renewal is why the agent cannot renew what has ended, if it says so in words that have the part; or "".
+func (f *Facts) renewal(part string) string {
+	if text := f.stopped(codeExpired); strings.Contains(text, part) {
+		return text
+	}
+	return ""
+}
+
+// The words of the agent's faults about its calls to STS.
+const (
+	saysRefuses = "AWS refuses the role"
+	saysHost    = "this host"
+)
+
 func stsRefused(f *Facts) *Finding {
-	text := f.stopped(codeSTS)
+	text := cmp.Or(f.stopped(codeSTS), f.renewal(saysRefuses))
 	if text == "" {
 		return nil
 	}
@@ -322,7 +345,7 @@ func stsRefused(f *Facts) *Finding {
 // stsSilent: STS says neither yes nor no.
 func stsSilent(f *Facts) *Finding {
 	text := f.stopped(codeSilent, codeExpired)
-	if text == "" {
+	if text == "" || f.renewal(saysRefuses) != "" || f.renewal(saysHost) != "" {
 		return nil
 	}
 	x := &Finding{
@@ -342,7 +365,7 @@ func stsSilent(f *Facts) *Finding {
 
 // hostIdentity: there is none, or AWS does not accept it.
 func hostIdentity(f *Facts) *Finding {
-	text := f.stopped(codeIdentity)
+	text := cmp.Or(f.stopped(codeIdentity), f.renewal(saysHost))
 	if text == "" {
 		return nil
 	}

@@ -454,6 +454,7 @@ func (d *doctor) conclude(f *diagnose.Facts) *Report {
 	if d.cfg != nil {
 		f.Host.Guard = string(d.cfg.Guard.Mode)
 	}
+	f.Host.ConfigPath = d.query.ConfigPath
 	h := facts.Host()
 	f.Host.SkLookup, f.Host.Kernel = h.SkLookup, h.Kernel
 	r := &Report{Subject: f.Subject, Role: f.Role.Name, Libraries: f.Libraries, Findings: diagnose.Findings(f), Unseen: append(d.unseen, f.Unseen...)}

@@ -153,11 +153,18 @@ func advice(b *strings.Builder, found []diagnose.Finding, sdks int) {
 			fmt.Fprintf(b, "     only: %s\n", titles(f.Affects))
 		}
 		for _, e := range f.Evidence {
+			if word, rest, _ := strings.Cut(e, ": "); word == possible {
+				fmt.Fprintf(b, "     %s: %s\n", word, rest)
+				continue
+			}
 			fmt.Fprintf(b, "     seen: %s\n", e)
 		}
 		b.WriteString(advise(f, "     "))
 	}
 }
+
+// possible begins what AWS does not tell apart, and nobody has seen.
+const possible = "possible"
 
 // titles are the names of SDKs in full.
 func titles(sdks []diagnose.SDK) string {
@@ -171,7 +178,7 @@ func titles(sdks []diagnose.SDK) string {
 // advise is what to do about a finding, each line after an indent.
 func advise(f diagnose.Finding, indent string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s%s:\n", indent, f.Fix)
+	fmt.Fprintf(&b, "%sdo: %s:\n", indent, f.Fix)
 	for _, c := range f.Commands {
 		fmt.Fprintf(&b, "%s  $ %s\n", indent, c)
 	}

@@ -118,15 +118,28 @@ func (c *confusion) String() string {
 	return b.String()
 }
 
-// keep writes the matrix below the directory that TASKROLE_TEST_RESULTS names, if it does.
+// results is the directory that the matrix and the reports for people are written to, or "".
+func results() string { return os.Getenv("TASKROLE_TEST_RESULTS") }
+
+// keep writes the matrix there, if there is one.
 func (c *confusion) keep(t *testing.T) {
 	t.Helper()
-	dir := os.Getenv("TASKROLE_TEST_RESULTS")
-	if dir == "" {
+	if results() != "" {
+		check(t, os.WriteFile(filepath.Join(results(), "doctor-matrix.txt"), []byte(c.String()), 0o600))
+	}
+}
+
+// keep adds a report to those for people, if they are kept.
+func keep(t *testing.T, title string, report []byte) {
+	t.Helper()
+	if results() == "" {
 		return
 	}
-	check(t, os.MkdirAll(dir, 0o755))
-	check(t, os.WriteFile(filepath.Join(dir, "doctor-matrix.txt"), []byte(c.String()), 0o644))
+	f, err := os.OpenFile(filepath.Join(results(), "doctor-reports.txt"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	check(t, err)
+	defer f.Close()
+	_, err = fmt.Fprintf(f, "== %s\n%s\n", title, report)
+	check(t, err)
 }
 
 // TestDoctorNamesTheInjectedCause is the proof that doctor does not guess: every condition is made with a real
@@ -190,9 +203,12 @@ func (w *world) examine(t *testing.T, i injected) (id string, d diagnosis) {
 		defer i.during(t, w, id)()
 	}
 	d = w.diagnose(t, "--sdk=all", id)
-	if i.show && w.way == container.WayCDI {
+	if i.show && w.way == container.WayCDI || results() != "" {
 		text, _ := w.askDoctor(t, "doctor", "--config", w.configPath(), id)
-		t.Logf("taskrole doctor, %s:\n%s", i.name, text)
+		if i.show {
+			t.Logf("taskrole doctor, %s:\n%s", i.name, text)
+		}
+		keep(t, w.name+", "+i.name, text)
 	}
 	return id, d
 }

@@ -3,12 +3,14 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"taskrole/internal/fault"
 	"taskrole/internal/secret"
 	"taskrole/lab/cloud"
 	"taskrole/lab/ec2"
@@ -52,8 +54,12 @@ func stsCases() []stsCase {
 			"",
 		},
 		{"session-long", "task-short", named, "    duration: 4h\n", []string{"shorter than 4h0m0s", "duration: 1h", "--max-session-duration 14400"}, "user"},
+		{renewed, "task-renewed", named, "", nil, "user"},
 	}
 }
+
+// renewed is a role that is given first and refused later.
+const renewed = "renewed"
 
 // stsReasons makes STS refuse for every reason it has.
 func (w *world) stsReasons(t *testing.T, _ *world, all *confusion) {
@@ -65,9 +71,11 @@ func (w *world) stsReasons(t *testing.T, _ *world, all *confusion) {
 	var byRole, byUser []injected
 	for _, c := range stsCases() {
 		i := injected{name: "STS " + c.name, want: "sts-refused", c: ec2.Container{Role: c.name, Network: ec2.NetworkNone}, says: c.words}
-		if c.host == "user" {
+		switch {
+		case c.name == renewed:
+		case c.host == "user":
 			byUser = append(byUser, i)
-		} else {
+		default:
 			byRole = append(byRole, i)
 		}
 	}
@@ -88,6 +96,34 @@ func (w *world) stsReasons(t *testing.T, _ *world, all *confusion) {
 	t.Cleanup(func() { w.restart(t) })
 	w.restart(t, "env", "AWS_ACCESS_KEY_ID="+user.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+user.Secret.Reveal())
 	w.try(t, all, byUser)
+	w.try(t, all, []injected{w.renewal(t)})
+}
+
+// renewal is a role that a running container has and that STS does not renew any more, until nothing valid is left.
+func (w *world) renewal(t *testing.T) injected {
+	t.Helper()
+	deny := w.policy(t, `{"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": "`+cloud.RoleARN("task-renewed")+`"}`)
+	all := w.policy(t, `{"Effect": "Allow", "Action": "*", "Resource": "*"}`)
+	return injected{
+		name: "renewal refused", want: "sts-refused", c: ec2.Container{Role: renewed, Network: ec2.NetworkNone},
+		says: []string{"expired at", "service control policy of the organization denies"},
+		before: func(*testing.T, *world) func() {
+			w.cloud.Account().LimitSessions(3 * time.Second)
+			return func() { w.cloud.Account().LimitSessions(0); w.cloud.Account().Restrict() }
+		},
+		during: func(t *testing.T, w *world, _ string) func() {
+			w.cloud.Account().Restrict(all, deny)
+			eventually(t, func() error {
+				for _, a := range w.attached(t) {
+					if a.Role == renewed && a.Trouble != nil && a.Trouble.Code == fault.CredentialsExpired {
+						return nil
+					}
+				}
+				return errors.New("the credentials are still valid")
+			})
+			return func() {}
+		},
+	}
 }
 
 // addSTSRoles puts the roles into the account, once, and returns the credentials of a user that may assume all of them.
