@@ -91,7 +91,8 @@ func Mask(id string) (KeyKind, string) {
 	case strings.HasPrefix(id, string(Temporary)):
 		kind = Temporary
 	}
-	if len(id) < enough || kind == Unknown {
+	odd := func(r rune) bool { return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+	if len(id) < enough || kind == Unknown || strings.ContainsFunc(id, odd) {
 		return kind, "…" // it may be anything, also a secret in the wrong place
 	}
 	return kind, id[:4] + "…" + id[len(id)-4:]

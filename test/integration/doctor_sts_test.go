@@ -65,6 +65,7 @@ const renewed = "renewed"
 func (w *world) stsReasons(t *testing.T, _ *world, all *confusion) {
 	t.Helper()
 	user := w.addSTSRoles(t)
+	t.Cleanup(func() { w.restart(t) }) // with the configuration of the other tests
 	check(t, w.stopAgent(os.Interrupt))
 	w.rewriteRoles(t)
 	check(t, w.startAgent(t.Context()))
@@ -93,7 +94,6 @@ func (w *world) stsReasons(t *testing.T, _ *world, all *confusion) {
 			}
 		}
 	}
-	t.Cleanup(func() { w.restart(t) })
 	w.restart(t, "env", "AWS_ACCESS_KEY_ID="+user.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+user.Secret.Reveal())
 	w.try(t, all, byUser)
 	w.try(t, all, []injected{w.renewal(t)})

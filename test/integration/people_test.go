@@ -36,7 +36,7 @@ func TestRolesAreTriedAtAWS(t *testing.T) {
 	w := use(t, worlds["docker-28.5"])
 	r := w.taskrole(t, "roles", "--check")
 	out := string(r.Stdout)
-	for _, want := range []string{"ok      reader     arn:aws:iam::123456789012:role/task-s3-reader\n", "FAILED  untrusted  ", "[sts-denied]\n        hint: let its trust policy name "} {
+	for _, want := range []string{"ok      reader     arn:aws:iam::123456789012:role/task-s3-reader\n", "FAILED  untrusted  ", "possible: the trust policy does not name arn:aws:iam::123456789012:role/ec2-instance-role\n", "into the trust policy of task-untrusted:\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
