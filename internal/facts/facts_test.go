@@ -307,3 +307,33 @@ func TestAProcessThatIsNotThere(t *testing.T) {
 		t.Error("a process that has ended can be looked at")
 	}
 }
+
+// TestWhoIsAsked: where the process's SDKs ask, if that is the host or its link; nobody else hears of it.
+func TestWhoIsAsked(t *testing.T) {
+	root := tree(t, map[string]string{"home/x": ""})
+	const endpoint, mode, full = "AWS_EC2_METADATA_SERVICE_ENDPOINT=", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=", "AWS_CONTAINER_CREDENTIALS_FULL_URI="
+	for _, c := range []struct {
+		env       []string
+		imds, uri string // "": not asked
+	}{
+		{nil, "http://169.254.169.254/latest/api/token", ""},
+		{[]string{mode + "IPv6"}, "http://[fd00:ec2::254]/latest/api/token", ""},
+		{[]string{mode + "IPv6", endpoint + "http://127.0.0.1:1338/"}, "http://127.0.0.1:1338/latest/api/token", ""},
+		{[]string{endpoint + "http://user:" + hidden + "@127.0.0.1:1338"}, "http://127.0.0.1:1338/latest/api/token", ""},
+		{[]string{endpoint + "http://10.0.0.1"}, "", ""},
+		{[]string{endpoint + "http://metadata.example"}, "", ""},
+		{[]string{endpoint + "https://127.0.0.1"}, "", ""},
+		{[]string{full + "http://[fd00:ec2::23]/v1/credentials"}, "http://169.254.169.254/latest/api/token", "http://[fd00:ec2::23]/v1/credentials"},
+		{[]string{full + "http://localhost:61171/c"}, "http://169.254.169.254/latest/api/token", "http://127.0.0.1:61171/c"},
+		{[]string{full + "http://10.0.0.1/c"}, "http://169.254.169.254/latest/api/token", ""},
+		{[]string{full + "http://[fd00:ec2::254]/c"}, "http://169.254.169.254/latest/api/token", ""},
+	} {
+		f := process(t, root, 0, append(c.env, "HOME=/home")...)
+		if f.IMDS.Token.URL != c.imds || f.Container.URL != c.uri || (f.IMDS.V1.Outcome == diagnose.NotAsked) != (c.imds == "") {
+			t.Errorf("%q: asked %q and %q, want %q and %q", c.env, f.IMDS.Token.URL, f.Container.URL, c.imds, c.uri)
+		}
+		if said := strings.Contains(strings.Join(f.Unseen, "\n"), "leads elsewhere"); said != (c.imds == "") {
+			t.Errorf("%q: unseen %q", c.env, f.Unseen)
+		}
+	}
+}

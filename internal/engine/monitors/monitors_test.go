@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"taskrole/internal/engine/monitors"
+	"taskrole/internal/testkit"
 )
 
 const id = "471858b5abd52552c766c3583344a47dad0b806e27e05a35766df3af8e9ff799"
@@ -41,6 +42,12 @@ func watch() {
 // monitor starts a monitor of that name and returns its child's number.
 func monitor(t *testing.T, dir, name string, args ...string) int {
 	t.Helper()
+	return monitorIn(t, 0, dir, name, args...)
+}
+
+// monitorIn starts it in new namespaces, where it tells its child's number there.
+func monitorIn(t *testing.T, namespaces uintptr, dir, name string, args ...string) int {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +58,7 @@ func monitor(t *testing.T, dir, name string, args ...string) int {
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +106,24 @@ func TestConmon(t *testing.T) {
 	for _, args := range [][]string{{"-c", id, "-n", "web", "-e"}, {"-c", "../..", "-n", "web"}, {"-n", "web"}, {"-c"}} {
 		if got, ok := find(t, monitor(t, "", "conmon", args...)); ok {
 			t.Errorf("%q is no container's: %+v", args, got)
+		}
+	}
+}
+
+// TestMonitorsOfOtherMachines: in a container, or on another network, they say what they like.
+func TestMonitorsOfOtherMachines(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	for name, namespace := range map[string]uintptr{"network": syscall.CLONE_NEWNET, "pid": syscall.CLONE_NEWPID} {
+		id := strings.Repeat(string(name[0]), 20)
+		monitorIn(t, namespace, "", "conmon", "-c", id, "-n", "web")
+		all, err := monitors.Running(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			if string(c.ID) == id {
+				t.Errorf("in another %s namespace: %+v", name, c)
+			}
 		}
 	}
 }
