@@ -101,8 +101,10 @@ func groups(r *Report) []group {
 func (r *Report) title(s diagnose.SDK) string {
 	title := s.Title()
 	for _, l := range r.Libraries {
-		if l.SDK == s {
-			return strings.TrimSpace(title+" "+l.Version) + " (" + l.Path + ")"
+		if l.SDK == s && l.Version != "" {
+			return title + " (version " + l.Version + ", " + l.Path + ")"
+		} else if l.SDK == s {
+			return title + " (" + l.Path + ")"
 		}
 	}
 	return title
