@@ -78,10 +78,12 @@ func (w *world) container(i injected) ec2.Container {
 	return c
 }
 
+// atOnce is how many of the engine's commands run together.
+const atOnce = 4
+
 // startTogether starts, a few at a time, the containers of those conditions that need nothing else before.
 func (w *world) startTogether(t *testing.T, conditions []injected) {
 	t.Helper()
-	const atOnce = 4
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var all sync.WaitGroup

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"taskrole/internal/container"
 	"taskrole/internal/diagnose"
@@ -242,25 +244,38 @@ func (i injected) judge(t *testing.T, d diagnosis) {
 func (w *world) compare(t *testing.T, predicted map[string]bool) {
 	t.Helper()
 	with := 0
+	var all sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
 	for id, want := range predicted {
-		var text string
-		eventually(t, func() error {
-			if text = w.must(t, "logs", id); !strings.Contains(text, "HOSTNAME=") { // the step after the keys
-				return fmt.Errorf("%s: the SDK has not ended its search: %q", id, text)
-			}
-			return nil
-		})
-		if got := strings.Contains(text, "access_key_id"); got != want {
-			t.Errorf("%s: the doctor says that Go v2 has credentials: %v, and Go v2 has: %v", id, want, got)
-		}
 		if want {
 			with++
 		}
+		all.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			var text string
+			if err := poll(ctx, func() error {
+				r, err := w.docker.Exec(ctx, "logs", id)
+				if text = string(r.Stdout); err == nil && !strings.Contains(text, "HOSTNAME=") { // the step after the keys
+					err = fmt.Errorf("%s: the SDK has not ended its search: %q", id, text)
+				}
+				return err
+			}); err != nil {
+				t.Error(err)
+				return
+			}
+			if got := strings.Contains(text, "access_key_id"); got != want {
+				t.Errorf("%s: the doctor says that Go v2 has credentials: %v, and Go v2 has: %v", id, want, got)
+			}
+		})
 	}
+	all.Wait()
 	if with == 0 || with == len(predicted) {
 		t.Errorf("of %d predictions %d are the same", len(predicted), with)
 	}
-	t.Logf("the real SDK agrees with all %d predictions", len(predicted))
+	t.Logf("the real SDK was asked about all %d predictions", len(predicted))
 }
 
 // restart starts the agent anew, through a command that becomes it.
