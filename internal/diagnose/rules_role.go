@@ -66,9 +66,13 @@ func configInvalid(f *Facts) *Finding {
 	if f.Host.ConfigError == "" {
 		return nil
 	}
+	what, fix := "the configuration cannot be used", "correct what is named, each with its line"
+	if strings.Contains(f.Host.ConfigError, "there is no such file") {
+		what, fix = "there is no configuration, so that no container can have a role", "write it as examples/config.yaml shows it, or name another file with --config"
+	}
 	return &Finding{
-		Severity: Error, What: "the configuration cannot be used", Evidence: strings.Split(f.Host.ConfigError, "\n"),
-		Fix: "correct it", Commands: []string{"taskrole config check " + quote(f.Host.ConfigPath)},
+		Severity: Error, What: what, Evidence: strings.Split(f.Host.ConfigError, "\n"),
+		Fix: fix, Commands: []string{"taskrole config check " + quote(f.Host.ConfigPath)},
 	}
 }
 
