@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,7 @@ type Process struct {
 	args   []string
 	exe    string
 	unseen []string
+	held   atomic.Bool // something that was given up may still use the descriptors
 }
 
 // Open opens the process for looking. The error is a fault: container-gone, or permission-denied where its environment
@@ -153,8 +155,12 @@ func (p *Process) blind(what string, err error) {
 	p.unseen = append(p.unseen, what+": "+why)
 }
 
-// Close lets go of the process.
+// Close lets go of the process. Where something was given up, the descriptors stay with it: their numbers must not become
+// those of other files under its hands.
 func (p *Process) Close() error {
+	if p.held.Load() {
+		return nil
+	}
 	var errs []error
 	if p.pidfd >= 0 {
 		errs = append(errs, unix.Close(p.pidfd))
@@ -200,7 +206,7 @@ func (p *Process) Starting() bool {
 // Replaced says whether the process has become another program since it was opened, as a container's first process
 // does at its start, when the OCI runtime becomes the application. Then the facts are about neither.
 func (p *Process) Replaced(ctx context.Context) bool {
-	replaced, err := within(ctx, openLimit, func() (bool, error) {
+	replaced, err := held(ctx, p, openLimit, func() (bool, error) {
 		b, _, err := readUpTo(p.path("environ"), maxEnviron)
 		return err == nil && (p.link("exe") != p.exe || !slices.Equal(splitEnviron(b), p.env)), nil
 	})
@@ -226,7 +232,7 @@ func (p *Process) Look(ctx context.Context) *diagnose.Facts {
 	var searching sync.WaitGroup
 	if p.root != nil {
 		searching.Go(func() {
-			found, err = within(ctx, searchLimit, func() (searched, error) { return p.libraries(ctx, raw.home, 0) })
+			found, err = held(ctx, p, searchLimit, func() (searched, error) { return p.libraries(ctx, raw.home, 0) })
 		})
 	}
 	p.ask(ctx, raw, f)

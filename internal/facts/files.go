@@ -24,7 +24,7 @@ func (p *Process) see(ctx context.Context, r *raw, f *diagnose.Facts) {
 	if p.root == nil {
 		return
 	}
-	g, err := within(ctx, fileLimit, func() (*files, error) { return p.files(r), nil })
+	g, err := held(ctx, p, fileLimit, func() (*files, error) { return p.files(r), nil })
 	if err != nil {
 		p.blind("its files", err)
 		return

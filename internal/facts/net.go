@@ -128,7 +128,7 @@ func routed6(b []byte) (devices []string, imds bool) {
 // hasIPv6 asks inside the namespace, as the kernel shows these settings to nobody else. What counts is lo, where the
 // addresses of the endpoints are.
 func (p *Process) hasIPv6(ctx context.Context) string {
-	b, err := within(ctx, openLimit, func() ([]byte, error) {
+	b, err := held(ctx, p, openLimit, func() ([]byte, error) {
 		return inside(p, func() ([]byte, error) { return readSome("/proc/sys/net/ipv6/conf/lo/disable_ipv6") })
 	})
 	switch {

@@ -69,6 +69,15 @@ func within[T any](ctx context.Context, limit time.Duration, f func() (T, error)
 	}
 }
 
+// held is within, for what uses the process's descriptors.
+func held[T any](ctx context.Context, p *Process, limit time.Duration, f func() (T, error)) (T, error) {
+	v, err := within(ctx, limit, f)
+	if errors.Is(err, errSlow) {
+		p.held.Store(true)
+	}
+	return v, err
+}
+
 // tree is the process's root, of which only so much is looked at.
 type tree struct {
 	ctx   context.Context //nolint:containedctx // the look at the tree is one call
