@@ -263,7 +263,7 @@ func TestAProcessThatEndsMeanwhile(t *testing.T) {
 func TestTheNumberOfAProcessBecomesAnothers(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{reusing + "=1"}
+	cmd.Env = []string{reusing + "=1", quick}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
 	out, err := cmd.Output()
 	var f diagnose.Facts
@@ -283,7 +283,7 @@ func reuse() error {
 	}
 	child := func(home string) (*exec.Cmd, io.Closer, error) {
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = []string{waiting + "=-1 -", "HOME=" + home}
+		cmd.Env = []string{waiting + "=-1 -", "HOME=" + home, quick}
 		stdin, err := cmd.StdinPipe()
 		return cmd, stdin, errors.Join(err, cmd.Start())
 	}

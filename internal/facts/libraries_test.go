@@ -30,7 +30,7 @@ func running(t *testing.T, root, exe string, args []string, env ...string) *diag
 	}
 	cmd := exec.Command(program)
 	cmd.Args = append([]string{exe}, args...)
-	cmd.Env = append(env, waiting+"=0 "+root, "PATH=/usr/local/bin:/usr/bin:/bin")
+	cmd.Env = append(env, waiting+"=0 "+root, quick, "PATH=/usr/local/bin:/usr/bin:/bin")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

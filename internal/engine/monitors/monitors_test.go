@@ -57,7 +57,7 @@ func monitorIn(t *testing.T, namespaces uintptr, dir, name string, args ...strin
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, args...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector waits a second at the end
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
