@@ -41,7 +41,7 @@ test-integration: ## the tests with real engines
 test-systemd: build docker judges ## the unit under a real systemd, on a copy of this machine's root; not part of make test
 	@$(GO) test -tags=systemd -v -count=1 -timeout=5m -exec="$(CURDIR)/scripts/isolated" ./test/systemd
 
-conformance: build engines clients ## real SDKs in real containers: 20 minutes, writes doc/conformance.md (CONFORMANCE='-clients=boto3,curl -slow=false')
+conformance: build engines clients ## real SDKs in real containers: 30 minutes, writes doc/conformance.md and doc/doctor-sdks.md (CONFORMANCE='-clients=boto3,curl -slow=false')
 	@$(GO) test -tags=conformance -v -count=1 -run='TestConformance|TestOutage|TestDoctor' -parallel=1 -timeout=90m \
 		-exec="$(CURDIR)/scripts/isolated env TASKROLE_TEST_BIN=$(CURDIR)/bin TASKROLE_TEST_ENGINES=$(CURDIR)/build/engines \
 			TASKROLE_TEST_CLIENTS=$(CURDIR)/build/clients" ./test/conformance \

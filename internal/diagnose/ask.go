@@ -86,7 +86,9 @@ func (l look) uriBroken(variable, value string) string {
 	switch {
 	case l.Env[variable].Length == 0:
 		return variable + " is set but empty"
-	case variable == envRelative && !strings.HasPrefix(value, "/") && l.sdk != Rust: // which adds it
+	case variable == envRelative && !strings.HasPrefix(value, "/") && l.sdk == Rust:
+		return variable + " does not begin with /, so that it is lost and / is asked for"
+	case variable == envRelative && !strings.HasPrefix(value, "/"):
 		return variable + " does not begin with /, so the host becomes 169.254.170.2" + value
 	}
 	return ""
@@ -101,7 +103,7 @@ func (l look) host(variable string) string {
 
 // tokenBroken says what is wrong with the authorization token's file, or "".
 func (l look) tokenBroken() string {
-	if !l.has(envTokenFile) {
+	if !l.has(envTokenFile) || l.sdk == Botocore && l.before(Botocore, podIdentity) {
 		return ""
 	}
 	if l.has(envToken) && (l.sdk == JSv2 || l.sdk == JavaV2) {
@@ -220,7 +222,11 @@ func (l look) imds() result {
 func (l look) ourIMDS() result {
 	switch {
 	case l.Role.IMDS == "off":
-		return result{verdict: Fails, why: "the role's imds is off: taskrole refuses here", sees: l.imdsSees()}
+		r := result{verdict: Fails, why: "the role's imds is off: taskrole refuses here", sees: l.imdsSees()}
+		if l.sdk == IMDSv1 {
+			r.sees = "…403…"
+		}
+		return r
 	case l.tokenless():
 		return result{verdict: Fails, why: "the role's imds is v2-only, and this client asks without a token", sees: "…401…"}
 	}

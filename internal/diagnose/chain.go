@@ -316,8 +316,18 @@ func (l look) profileName() (name, variable string) {
 // files are the credentials and configuration file that the SDK reads.
 func (l look) files() []File {
 	old := l.sdk == JSv2 && !l.has(envLoadConfig)
+	if l.sdk == JavaV1 { // it reads the configuration only where there are no credentials, and names that file by another variable
+		first := l.Credentials
+		if l.has(envCredentials) {
+			first = l.HomeFile
+		}
+		if first.State == Missing {
+			return []File{l.Config}
+		}
+		return []File{first}
+	}
 	switch {
-	case l.has(envCredentials) && (old || l.sdk == JavaV1): // Java 1 has another name for the variable
+	case l.has(envCredentials) && old:
 		return []File{l.HomeFile}
 	case old, l.sdk == GoV1 && !l.has(envLoadConfig):
 		return []File{l.Credentials}

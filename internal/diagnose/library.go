@@ -40,12 +40,15 @@ func (f *Facts) before(s SDK, version string) bool {
 	return ok && l.Version != "" && version != "" && older(l.Version, version)
 }
 
+// podIdentity is the first botocore that knows EKS Pod Identity's address, and token files.
+const podIdentity = "1.34.41"
+
 // oldHosts are the hosts of a full URI that SDKs allowed before they knew EKS Pod Identity.
 var oldHosts = map[SDK]struct {
 	since string
 	names []string
 }{
-	Botocore: {"1.34.41", []string{"localhost", "127.0.0.1", "169.254.170.2"}},
+	Botocore: {podIdentity, []string{"localhost", "127.0.0.1", "169.254.170.2"}},
 	JavaV1:   {"1.12.746", []string{"localhost", "127.0.0.1"}},
 }
 

@@ -53,6 +53,15 @@ func TestWhatTheSDKsWereSeenToDo(t *testing.T) {
 			diagnose.GoV2: {imd, ""}, diagnose.JavaV2: {imd, ""}, diagnose.Ruby: {none, "unable to sign request without credentials set"},
 			diagnose.Rust: {none, "invalid relative URI for ECS provider (empty string)"},
 		}},
+		{"a relative URI without a slash", []string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=creds"}, nil, map[diagnose.SDK]want{
+			diagnose.Rust:     {none, "an error occurred while loading credentials: Non-success status from HTTP credential provider"},
+			diagnose.Botocore: {none, "Unsupported host '169.254.170.2creds'.  Can only retrieve metadata from …these hosts: 169.254.170.2, …localhost"},
+		}},
+		{"a profile in the configuration, and credentials with another", []string{rel, "AWS_PROFILE=p"}, func(f *diagnose.Facts) {
+			f.Credentials = file2(map[string]diagnose.Profile{"q": {}})
+			f.Config = file2(map[string]diagnose.Profile{"p": {Kind: diagnose.LongLived, Masked: "AKIA…1234", Secret: true}})
+			f.Config.Path = "/root/.aws/config"
+		}, map[diagnose.SDK]want{diagnose.JavaV1: {con, ""}, diagnose.JavaV2: {file, ""}, diagnose.Rust: {file, ""}}},
 		{"an empty full URI", []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI="}, nil, map[diagnose.SDK]want{
 			diagnose.JavaV1:   {none, "Unable to load AWS credentials from any provider in the chain…The environment variable AWS_CONTAINER_CREDENTIALS_FULL_URI is empty"},
 			diagnose.Botocore: {none, "Unsupported host 'None'.  Can only retrieve metadata from …these hosts: 169.254.170.2, …localhost"}, diagnose.JSv3: {imd, ""},

@@ -37,8 +37,11 @@ func (l look) uriSees(variable, value string) string {
 		}
 		return retrieving
 	case Rust:
-		if full {
+		switch {
+		case full:
 			return "invalid full URI for ECS provider (URI was invalid)"
+		case value != "":
+			return l.proxySees() // whoever answers there refuses /
 		}
 		return "invalid relative URI for ECS provider (empty string)"
 	case Ruby:
@@ -205,7 +208,7 @@ func rustSees(a Answer) string {
 	return "unexpected credentials error: Expected field `" + a.Doc.lacks() + "` in response but it was missing"
 }
 
-// proxySees is what follows on a proxy that answers and cannot reach the container endpoint.
+// proxySees is what follows where somebody answers who is not the container endpoint, or knows no such path.
 func (l look) proxySees() string {
 	if l.sdk == Rust {
 		return "an error occurred while loading credentials: Non-success status from HTTP credential provider"

@@ -160,21 +160,18 @@ func containers() []condition {
 		{name: "the document has ended", env: []string{here}, serve: both(ended)},
 		{name: "a full URI on loopback", env: []string{full + lo}, serve: loopback},
 		{name: "a full URI at 169.254.170.2, IMDS is up", env: []string{full + "http://169.254.170.2/creds"}, serve: bothAnswer()},
-		{name: "a full URI at 169.254.170.23, IMDS is up", env: []string{full + "http://169.254.170.23/creds"}, serve: map[string]http.HandlerFunc{"169.254.170.23:80": well, imdsAt: hostIMDS(nil)}, known: oldBoto("this address is of 1.34")},
+		{name: "a full URI at 169.254.170.23, IMDS is up", env: []string{full + "http://169.254.170.23/creds"}, serve: map[string]http.HandlerFunc{"169.254.170.23:80": well, imdsAt: hostIMDS(nil)}},
 		{name: "a full URI at 10.99.0.1, IMDS is up", env: []string{full + "http://10.99.0.1/creds"}, serve: bothAnswer()},
 		{name: "a relative URI, and a full one that leads nowhere", env: []string{here, full + "http://127.0.0.1:9/creds"}, serve: bothAnswer()},
 		{name: "the relative URI is set and empty, IMDS is up", env: []string{relative + "="}, serve: bothAnswer()},
 		{name: "the full URI is set and empty, IMDS is up", env: []string{full}, serve: bothAnswer()},
 		{name: "the relative URI has no slash, IMDS is up", env: []string{relative + "=creds"}, serve: bothAnswer()},
-		{name: "the token's file has a line break", env: []string{full + lo, file + "/tmp/token"}, files: map[string]string{"/tmp/token": "made-up\n"}, serve: loopback, known: oldBoto("token files are of 1.34")},
-		{name: "the token's file is missing", env: []string{full + lo, file + "/missing"}, serve: loopback, known: oldBoto("token files are of 1.34")},
+		{name: "the token's file has a line break", env: []string{full + lo, file + "/tmp/token"}, files: map[string]string{"/tmp/token": "made-up\n"}, serve: loopback},
+		{name: "the token's file is missing", env: []string{full + lo, file + "/missing"}, serve: loopback},
 		{name: "HTTP_PROXY, a container endpoint", quick: true, env: []string{here, proxy}, serve: bothAnswer()},
 		{name: "HTTP_PROXY, a full URI on loopback", env: []string{full + lo, proxy}, serve: loopback},
 	}
 }
-
-// oldBoto is Debian's, 1.26, whose version the doctor is not told: what it looks at is a shell.
-func oldBoto(why string) map[string]string { return map[string]string{"boto3-debian": why} }
 
 // metadata are the states of the instance's metadata service.
 func metadata() []condition {
@@ -193,7 +190,9 @@ func metadata() []condition {
 		{name: "IMDS, and " + off + "1", quick: true, env: []string{off + "1"}, serve: only(nil)},
 		{name: "IMDS, and " + off + "false", env: []string{off + "false"}, serve: only(nil)},
 		{name: "IMDS refuses the token with 403, version 1 is allowed", env: nil, serve: only(status(http.StatusForbidden))},
-		{name: "the same, and AWS_EC2_METADATA_V1_DISABLED=true", env: []string{"AWS_EC2_METADATA_V1_DISABLED=true"}, serve: only(status(http.StatusForbidden)), known: oldBoto("it does not know the variable")},
+		{name: "the same, and AWS_EC2_METADATA_V1_DISABLED=true", env: []string{"AWS_EC2_METADATA_V1_DISABLED=true"}, serve: only(status(http.StatusForbidden)), known: map[string]string{
+			"boto3-debian": "it is too old, 1.26, to know the variable",
+		}},
 		{name: "IMDS answers the token with 400", env: nil, serve: only(status(http.StatusBadRequest))},
 		{name: "IMDS answers the token with 500", env: nil, serve: only(status(http.StatusInternalServerError))},
 		{name: "the hop limit is 1, version 1 is allowed", env: nil, serve: only(hang)},

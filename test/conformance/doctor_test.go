@@ -63,7 +63,7 @@ func TestDoctorAgreesWithTheSDKs(t *testing.T) {
 			run = append(run, c)
 		}
 	}
-	gate := make(chan struct{}, atOnce)
+	gate := make(chan struct{}, 2*atOnce) // many only wait
 	var running sync.WaitGroup
 	var mu sync.Mutex
 	cells := map[string]conformance.Prediction{}
@@ -134,11 +134,15 @@ func keep(t *testing.T, r conformance.Predictions, began time.Time) {
 	}
 }
 
-// searchScript is what a container runs: it waits until it has been looked at, and then lets each client search, from
-// the same environment but for the port of its services, by which they are told apart.
-const searchScript = `mkfifo /tmp/go
-read -r _ </tmp/go
-port=9000
+// What a container runs: it waits until it has been looked at, and then lets each client search, from the same
+// environment but for the port of its services, by which they are told apart. Where the SDK is in the image itself, its own
+// language waits, so that the doctor finds its version.
+var waits = map[string][]string{
+	"":      {"sh", "-c", "mkfifo /tmp/go; read -r _ </tmp/go; exec sh -c \"$0\" sh \"$@\""},
+	"boto3": {"python3", "-c", "import os, sys; os.mkfifo('/tmp/go'); open('/tmp/go').read(); os.execv('/bin/sh', ['sh', '-c', sys.argv[1], 'sh'] + sys.argv[2:])"},
+}
+
+const searchScript = `port=9000
 for name; do
 	ln -sfn "/clients/$name" /client
 	echo "client=$name"
@@ -157,8 +161,12 @@ func (w *world) compare(ctx context.Context, n condition, root string, clients [
 			"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/root", "CONFORMANCE_BUCKET=reports", "CONFORMANCE_WAIT=0",
 			"AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1",
 		},
-		Args: slices.Concat([]string{"env"}, n.env, []string{"sh", "-c", searchScript, "sh"}),
 	}
+	waiting, ok := waits[root]
+	if !ok {
+		waiting = waits[""]
+	}
+	c.Args = slices.Concat([]string{"env"}, n.env, waiting, []string{searchScript})
 	if n.role != "" {
 		c.Way = w.way
 	}
