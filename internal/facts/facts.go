@@ -196,6 +196,10 @@ func (p *Process) Starting() bool {
 	if runtimeRE.MatchString(path.Base(p.exe)) || runtimeRE.MatchString(p.exe) {
 		return true
 	}
+	// The kernel is still loading the program: it has the new name already, and neither arguments nor environment yet.
+	if strings.Join(p.args, "") == "" && strings.Join(p.env, "") == "" {
+		return true
+	}
 	// What runc's init is told by, and no application has.
 	if slices.ContainsFunc(p.env, func(kv string) bool { return strings.HasPrefix(kv, "_LIBCONTAINER_") }) {
 		return true
