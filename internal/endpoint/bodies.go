@@ -1,7 +1,9 @@
 package endpoint
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -38,11 +40,21 @@ type imdsDocument struct {
 	AccountID       string `json:"AccountId,omitempty"`
 }
 
-// rendered are both documents of one set of credentials. Both hold the same, so the dialects always agree.
+// form is how credentials are written.
+type form int
+
+const (
+	formContainer form = iota
+	formIMDS
+	forms
+)
+
+// rendered are the documents of one set of credentials. Each is kept from the first time somebody asks for it: most
+// containers ask for one of the two only, and a host may have very many. All hold the same, so the dialects always agree.
 type rendered struct {
-	of              secret.Credentials
-	since           time.Time
-	container, imds document
+	of    secret.Credentials
+	since time.Time
+	kept  [forms]atomic.Pointer[document]
 }
 
 // bodies marshals credentials once for each rotation.
@@ -51,8 +63,8 @@ type bodies struct {
 	last        atomic.Pointer[rendered]
 }
 
-// current returns the documents of the current credentials, or why there are none. An error never comes with
-// documents, since some SDKs take keys out of whatever they get (rule R5).
+// current returns what writes the current credentials, or why there are none. An error never comes with documents, since
+// some SDKs take keys out of whatever they get (rule R5).
 func (b *bodies) current() (*rendered, *fault.Error) {
 	c, err := b.credentials()
 	if err != nil {
@@ -65,34 +77,48 @@ func (b *bodies) current() (*rendered, *fault.Error) {
 	if r := b.last.Load(); r != nil && r.of == c {
 		return r, nil
 	}
-	r, err := render(c)
-	if err != nil {
+	r := &rendered{of: c, since: time.Now()}
+	// Whether they can be written is the same for all dialects, so that none of them has what another refuses.
+	if _, err := r.write(); err != nil {
 		return nil, fault.As(err)
 	}
 	b.last.Store(r) // two requests at the moment of a rotation both store the same
 	return r, nil
 }
 
-func render(c secret.Credentials) (*rendered, error) {
-	now := time.Now()
+// document is the credentials in a form.
+func (r *rendered) document(f form) (document, *fault.Error) {
+	if d := r.kept[f].Load(); d != nil {
+		return *d, nil
+	}
+	all, err := r.write()
+	if err != nil {
+		return document{}, fault.As(err)
+	}
+	d := documentOf(bytes.Clone(all[f])) // without the room that the encoder took
+	r.kept[f].Store(&d)                  // two requests at once both store the same
+	return d, nil
+}
+
+// write makes the credentials in each form, of which none may be too large.
+func (r *rendered) write() (all [forms][]byte, err error) {
+	c := r.of
 	expires := c.Expires.UTC().Format(stamp)
 	key, token := c.SecretAccessKey.Reveal(), c.SessionToken.Reveal()
-	container, err := json.Marshal(containerDocument{
+	container, err1 := json.Marshal(containerDocument{
 		RoleArn: c.RoleARN, AccessKeyID: c.AccessKeyID, SecretAccessKey: key, Token: token, Expiration: expires, AccountID: c.AccountID,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("marshal credentials: %w", err)
-	}
-	imds, err := json.MarshalIndent(imdsDocument{
-		Code: "Success", LastUpdated: now.UTC().Format(stamp), Type: "AWS-HMAC",
+	imds, err2 := json.MarshalIndent(imdsDocument{
+		Code: "Success", LastUpdated: r.since.UTC().Format(stamp), Type: "AWS-HMAC",
 		AccessKeyID: c.AccessKeyID, SecretAccessKey: key, Token: token, Expiration: expires, AccountID: c.AccountID,
 	}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("marshal credentials: %w", err)
+	if err := errors.Join(err1, err2); err != nil {
+		return all, fmt.Errorf("marshal credentials: %w", err)
 	}
-	if max(len(container), len(imds)) >= maxBody {
-		return nil, fault.New(fault.Internal, fmt.Sprintf("the credentials take %d bytes, more than some SDKs read", max(len(container), len(imds))),
+	if most := max(len(container), len(imds)); most >= maxBody {
+		return all, fault.New(fault.Internal, fmt.Sprintf("the credentials take %d bytes, more than some SDKs read", most),
 			"use fewer session tags or a shorter session policy")
 	}
-	return &rendered{of: c, since: now, container: documentOf(container), imds: documentOf(imds)}, nil
+	all[formContainer], all[formIMDS] = container, imds
+	return all, nil
 }

@@ -58,8 +58,11 @@ func (h *handler) document(r *http.Request, d dialect) (document, *fault.Error) 
 	if f != nil {
 		return document{}, f
 	}
-	h.visits.note(r, time.Now())
-	return b.container, nil
+	body, f := b.document(formContainer)
+	if f == nil {
+		h.visits.note(r, time.Now())
+	}
+	return body, f
 }
 
 // mayHave compares the token as it is: SDKs send what the environment holds, without a scheme.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"taskrole/internal/address"
+	"taskrole/internal/fault"
 	"taskrole/internal/instance"
 )
 
@@ -108,12 +109,17 @@ func (h *handler) metadata(w http.ResponseWriter, r *http.Request, path string) 
 	switch {
 	case ok && role != "" && !strings.Contains(role, "/"):
 		// Whatever role name: SDKs ask for one they were told before the container was made anew (rule R15).
-		h.withBodies(w, r, func(b *rendered) document {
-			h.visits.note(r, time.Now())
-			return b.imds
+		h.withBodies(w, r, func(b *rendered) (document, *fault.Error) {
+			d, f := b.document(formIMDS)
+			if f == nil {
+				h.visits.note(r, time.Now())
+			}
+			return d, f
 		})
 	case path == infoPath:
-		h.withBodies(w, r, func(b *rendered) document { return documentOf(h.instanceProfile(b.since)) })
+		h.withBodies(w, r, func(b *rendered) (document, *fault.Error) {
+			return documentOf(h.instanceProfile(b.since)), nil
+		})
 	default:
 		if body, ok := h.tree()[path]; ok {
 			write(w, r, http.StatusOK, typeText, documentOf(body))
@@ -134,11 +140,15 @@ func (h *handler) tree() tree {
 	return g.tree
 }
 
-func (h *handler) withBodies(w http.ResponseWriter, r *http.Request, pick func(*rendered) document) {
+func (h *handler) withBodies(w http.ResponseWriter, r *http.Request, pick func(*rendered) (document, *fault.Error)) {
 	b, f := h.bodies.current()
+	var d document
+	if f == nil {
+		d, f = pick(b)
+	}
 	if f != nil {
 		writeHTML(w, r, f)
 		return
 	}
-	write(w, r, http.StatusOK, typeJSON, pick(b))
+	write(w, r, http.StatusOK, typeJSON, d)
 }

@@ -407,7 +407,7 @@ func (b *bench) many(ctx context.Context) error {
 	if err := b.startAgent(ctx); err != nil {
 		return err
 	}
-	var first float64
+	var first, last float64 // what it had with warmUp, and at the step before
 	for _, total := range []int{warmUp, warmUp + crowd, warmUp + bigCrowd} {
 		for len(b.boxes) < total {
 			c, err := b.world.add(ctx)
@@ -425,13 +425,19 @@ func (b *bench) many(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if further := total - warmUp; further > 0 {
-			b.add(figure{
-				what: fmt.Sprintf("memory: RSS of each further container, of %d", further), unit: "KiB", ours: (kib - first) / float64(further), most: 12,
-			})
-		} else {
-			first = kib
+		each := func(what string, since float64, containers int) {
+			b.add(figure{what: fmt.Sprintf(what, containers), unit: "KiB", ours: (kib - since) / float64(containers), most: 12})
 		}
+		switch further := total - warmUp; further {
+		case 0:
+			first = kib
+		case bigCrowd:
+			each("memory: RSS of each further container, of %d", first, further)
+			each("memory: RSS of each of the last %d of these", last, bigCrowd-crowd)
+		default:
+			each("memory: RSS of each further container, of %d", first, further)
+		}
+		last = kib
 	}
 	return nil
 }

@@ -119,8 +119,9 @@ How it is measured:
 - Clients of a cold key are containers that start together and share a session. What they would wait with a warm key is
   taken off, from a second crowd in the same run; the rest must be no longer than the one call.
 - A key is stale when its renewal is under way; nobody waits if everybody is answered long before the renewal is.
-- Memory is VmRSS from `+"`/proc/PID/status`"+`, %v after the last request. The agent of the last two rows is a fresh one
-  with %d containers already attached; each container has credentials of its own.
+- Memory is VmRSS from `+"`/proc/PID/status`"+`, %v after the last request. The agent of the last three rows is a fresh one
+  with %d containers already attached; each container has credentials of its own. What Go's runtime grows by once, half a MiB or
+  more, is in the first hundred.
 - The machine is never alone. Ratios from one run are worth more than microseconds.
 `, newRequests, keepRequest, workers, r.rounds, settle, warmUp)
 	return b.String()
