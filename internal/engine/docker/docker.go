@@ -39,7 +39,7 @@ func New(host string) (*Engine, error) { return named("docker", host) }
 func NewPodman(host string) (*Engine, error) { return named("podman", host) }
 
 func named(name, host string) (*Engine, error) {
-	api, err := client.New(client.WithHost(host), client.WithUserAgent("taskrole"))
+	api, err := client.New(client.WithHost(host), client.WithUserAgent("taskrole"), client.WithHTTPResponseHook(noteStream))
 	if err != nil {
 		return nil, fmt.Errorf("engine at %q: %w", host, err)
 	}

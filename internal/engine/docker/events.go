@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"taskrole/internal/container"
@@ -40,12 +43,25 @@ const replay = 2 * time.Second
 // errEnded means that the engine has ended the stream, as it does when it stops.
 var errEnded = errors.New("the engine has closed the stream of events")
 
+// streamKey is under which a request for events has where to note that the engine has begun to answer it.
+type streamKey struct{}
+
+// noteStream notes it. The client itself says that the request is over, and only then, and from another goroutine, that it
+// has failed.
+func noteStream(r *http.Response) {
+	begun, ok := r.Request.Context().Value(streamKey{}).(*atomic.Bool)
+	if ok && r.StatusCode == http.StatusOK && path.Base(r.Request.URL.Path) == "events" {
+		begun.Store(true)
+	}
+}
+
 // Follow calls handle for each event of the containers that have the label, one after the other, until ctx ends or the
 // engine does. Before the first it calls connected: from then on nothing is missed, so that whoever lists the
 // containers then knows of all. Labels of the image count here as if they were the container's; Lookup tells them apart.
 // The error is never nil: a fault (engine-unreachable), or that of ctx.
 func (e *Engine) Follow(ctx context.Context, label string, connected func(), handle func(Event)) error {
-	ctx, cancel := context.WithCancel(ctx)
+	begun := new(atomic.Bool)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, streamKey{}, begun))
 	defer cancel() // ends the client's goroutine
 	filters := client.Filters{}.Add("type", "container").Add("label", label)
 	for _, k := range []EventKind{Created, Started, Died, Removed} {
@@ -54,10 +70,8 @@ func (e *Engine) Follow(ctx context.Context, label string, connected func(), han
 	stream := e.api.Events(ctx, client.EventsListOptions{
 		Since: strconv.FormatInt(time.Now().Add(-replay).Unix(), 10), Filters: filters,
 	})
-	select {
-	case err := <-stream.Err:
-		return e.lost(err)
-	default:
+	if !begun.Load() {
+		return e.lost(<-stream.Err)
 	}
 	connected()
 	for {
