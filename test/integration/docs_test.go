@@ -66,7 +66,7 @@ adapt() {
 begin() {
 	taskrole agent >/var/log/taskrole.log 2>&1 &
 	echo $! >/run/agent.pid
-	for _ in $(seq 200); do taskrole roles >/dev/null 2>&1 && return; read -rt 0.05 <> <(:) || :; done
+	for _ in $(seq 200); do taskrole ps >/dev/null 2>&1 && return; read -rt 0.05 <> <(:) || :; done
 	cat /var/log/taskrole.log; false
 }
 export HOME=/root
