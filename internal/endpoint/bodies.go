@@ -78,10 +78,6 @@ func (b *bodies) current() (*rendered, *fault.Error) {
 		return r, nil
 	}
 	r := &rendered{of: c, since: time.Now()}
-	// Whether they can be written is the same for all dialects, so that none of them has what another refuses.
-	if _, err := r.write(); err != nil {
-		return nil, fault.As(err)
-	}
 	b.last.Store(r) // two requests at the moment of a rotation both store the same
 	return r, nil
 }
@@ -100,7 +96,8 @@ func (r *rendered) document(f form) (document, *fault.Error) {
 	return d, nil
 }
 
-// write makes the credentials in each form, of which none may be too large.
+// write makes the credentials in each form, of which none may be too large: whether they can be written is the same for all
+// dialects, so that none of them has what another refuses.
 func (r *rendered) write() (all [forms][]byte, err error) {
 	c := r.of
 	expires := c.Expires.UTC().Format(stamp)

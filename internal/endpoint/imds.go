@@ -118,7 +118,8 @@ func (h *handler) metadata(w http.ResponseWriter, r *http.Request, path string) 
 		})
 	case path == infoPath:
 		h.withBodies(w, r, func(b *rendered) (document, *fault.Error) {
-			return documentOf(h.instanceProfile(b.since)), nil
+			_, f := b.document(formIMDS) // what is told of credentials that cannot be had would mislead
+			return documentOf(h.instanceProfile(b.since)), f
 		})
 	default:
 		if body, ok := h.tree()[path]; ok {
